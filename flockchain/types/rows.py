@@ -1,0 +1,326 @@
+"""Rows of the ledger's state. Each kind of row is one table; its key fields come first.
+
+Execution changes rows, the store persists them, readers show them: this file is what they agree on.
+"""
+
+from typing import Literal
+
+from flockchain.codec import Canonical
+from flockchain.params import Params
+from flockchain.types.ids import Address, Hash, Ms, OptionalHash, Ppm, PublicKey, Slug, Text, Uflk, UInt
+from flockchain.types.task import (
+    AdapterFigures,
+    AttestationBody,
+    Coefficient,
+    Holdout,
+    TaskSpec,
+)
+
+Phase = Literal["enroll", "train", "publish", "commit", "reveal", "aggregate", "settled"]
+TaskStatus = Literal["open", "finished", "cancelled"]
+Outcome = Literal["accept", "reject", "undecided", "refused", "unavailable"]
+
+
+class Account(Canonical, frozen=True):
+    address: Address
+    balance_uflk: Uflk
+    nonce: UInt
+
+
+class ValidatorRow(Canonical, frozen=True):
+    """A staked consensus identity. Its bond is `Stake(owner, "validator:<address hex>")`."""
+
+    address: Address
+    """Of the consensus key; a key serves one validator, once."""
+    owner: Address
+    public_key: PublicKey
+    bond_uflk: Uflk
+    priority: int
+    """Proposer priority (weighted round robin)."""
+    active: bool
+    """Has power in the newest set."""
+    jailed_until_ms: Ms
+    """0 when not jailed; `unjail` is possible from this time on."""
+    tombstoned: bool
+    beacon_head: Hash
+    """Head of its sha256 chain: the next preimage p satisfies sha256(p) == head."""
+    joined_height: UInt
+    income_uflk: Uflk
+    """Earned, to be taken with `claim-rewards` or when leaving."""
+
+
+class Stake(Canonical, frozen=True):
+    """A bond of `owner` in `target`: ``validator:<consensus address hex>`` or ``task:<id>``."""
+
+    owner: Address
+    target: str
+    amount_uflk: Uflk
+    role: str
+    """trainer or voter for a task bond, empty for a validator bond."""
+    holdouts: tuple[Holdout, ...]
+    leaving: bool
+    """`leave-task` was sent: not drawn again."""
+    offences: UInt
+    since_ms: Ms
+
+
+class Unbonding(Canonical, frozen=True):
+    """Stake on its way out: slashable for older offences until `release_ms`."""
+
+    release_ms: Ms
+    owner: Address
+    target: str
+    sequence: UInt
+    amount_uflk: Uflk
+    created_ms: Ms
+
+
+class Infraction(Canonical, frozen=True):
+    """Marks one punished offence so that it is punished once; `key` is its hash."""
+
+    key: Hash
+    height: UInt
+    until_ms: Ms
+    """Forgotten afterwards: the evidence is too old by then."""
+
+
+class Liveness(Canonical, frozen=True):
+    """A validator's signing record over the current window."""
+
+    validator: Address
+    window_start_ms: Ms
+    signed: UInt
+    total: UInt
+
+
+class Task(Canonical, frozen=True):
+    id: UInt
+    creator: Address
+    seed: Hash
+    """Unpredictable before creation; names the fixed A of `shared_a`."""
+    spec: TaskSpec
+    status: TaskStatus
+    reason: Text
+    pool_uflk: Uflk
+    deposit_uflk: Uflk
+    round: UInt
+    """Number of the current training round, from 1."""
+    settled_rounds: UInt
+    global_root: OptionalHash
+    """Newest settled global adapter; empty: the base itself."""
+    best_root: OptionalHash
+    """Best settled global adapter so far: no accepted adapter harmed against it, and its losses are the lowest."""
+    best_loss_ubpb: tuple[UInt, ...]
+    """Median over seats per domain, of the best one; empty before the first settlement."""
+    created_ms: Ms
+
+
+class Seats(Canonical, frozen=True):
+    address: Address
+    seats: UInt
+
+
+class Verdict(Canonical, frozen=True):
+    """The chain's derivation from the revealed votes, for one adapter; figures are seats."""
+
+    root: Hash
+    trainer: Address
+    outcome: Outcome
+    reason: Text
+    helped: tuple[Slug, ...]
+    harmed: tuple[Slug, ...]
+    slashed_uflk: Uflk
+    reward_uflk: Uflk
+    coefficient_ppm: Ppm
+
+
+class TrainingRound(Canonical, frozen=True):
+    task: UInt
+    number: UInt
+    phase: Phase
+    deadline_ms: Ms
+    started_ms: Ms
+    draw_height: UInt
+    """Height at whose end the pending draw is made (second block after the freeze); 0: none pending."""
+    candidates: tuple[Address, ...]
+    """Frozen when a phase closed, for the pending draw; sorted."""
+    trainers: tuple[Address, ...]
+    committee: tuple[Seats, ...]
+    """Sorted by address."""
+    base_root: OptionalHash
+    """Global adapter from which this round trains."""
+    second_deadline: bool
+    """AGGREGATE is open to any bonded participant."""
+    verdicts: tuple[Verdict, ...]
+    candidate_root: OptionalHash
+    candidate_size_bytes: UInt
+    coefficients: tuple[Coefficient, ...]
+    result_root: OptionalHash
+    """Global adapter after this round (equal to base_root when nothing was aggregated)."""
+    settled_ms: Ms
+    outcome: Text
+    """One sentence: what the round came to."""
+
+
+class Submission(Canonical, frozen=True):
+    task: UInt
+    round: UInt
+    trainer: Address
+    root: Hash
+    size_bytes: UInt
+    base_root: OptionalHash
+    examples: UInt
+    versions: Text
+    height: UInt
+    tx_hash: Hash
+
+
+class Adapter(Canonical, frozen=True):
+    """Who first recorded an adapter root, so that an equal adapter is refused. kind: update or global."""
+
+    root: Hash
+    kind: Literal["update", "global"]
+    task: UInt
+    round: UInt
+    trainer: Address
+    size_bytes: UInt
+
+
+class FetchedRow(Canonical, frozen=True):
+    """`confirm-fetched` of one drawn member; `unavailable` lists roots it could not get."""
+
+    task: UInt
+    round: UInt
+    member: Address
+    unavailable: tuple[Hash, ...]
+
+
+class SealedVote(Canonical, frozen=True):
+    task: UInt
+    round: UInt
+    voter: Address
+    seal: Hash
+
+
+class OpenVote(Canonical, frozen=True):
+    task: UInt
+    round: UInt
+    voter: Address
+    figures: tuple[AdapterFigures, ...]
+    salt: Hash
+
+
+class Attestation(Canonical, frozen=True):
+    task: UInt
+    round: UInt
+    attester: Address
+    body: AttestationBody
+    height: UInt
+
+
+class Chain(Canonical, frozen=True):
+    """The one row of facts about the chain as a whole; its key is empty."""
+
+    chain_id: str
+    genesis_hash: Hash
+    height: UInt
+    time_ms: Ms
+    last_block_id: OptionalHash
+    beacon: Hash
+    supply_uflk: Uflk
+    community_pool_uflk: Uflk
+    fee_pool_uflk: Uflk
+    """Fees of the current block, paid to its signers when the next block shows who signed."""
+    next_task: UInt
+    next_sequence: UInt
+    results_root: Hash
+    params: Params
+
+
+class SetMember(Canonical, frozen=True):
+    address: Address
+    public_key: PublicKey
+    power: UInt
+    priority: int
+
+
+class ValidatorSet(Canonical, frozen=True):
+    """The set that signs blocks of `height`; rows for the last, the current and the next height are kept."""
+
+    height: UInt
+    members: tuple[SetMember, ...]
+    """Sorted by address."""
+
+
+Row = (
+    Account
+    | ValidatorRow
+    | Stake
+    | Unbonding
+    | Infraction
+    | Liveness
+    | Task
+    | TrainingRound
+    | Submission
+    | Adapter
+    | FetchedRow
+    | SealedVote
+    | OpenVote
+    | Attestation
+    | Chain
+    | ValidatorSet
+)
+
+
+class Table(Canonical, frozen=True):
+    """How rows of one kind are keyed: by the first `key_fields` fields, so that keys sort as they read."""
+
+    name: str
+    tag: int
+    key_fields: int
+
+
+TABLES: dict[type, Table] = {
+    Chain: Table("chain", 0, 0),
+    Account: Table("account", 1, 1),
+    ValidatorRow: Table("validator", 2, 1),
+    ValidatorSet: Table("validator_set", 3, 1),
+    Liveness: Table("liveness", 4, 1),
+    Infraction: Table("infraction", 5, 1),
+    Stake: Table("stake", 6, 2),
+    Unbonding: Table("unbonding", 7, 4),
+    Task: Table("task", 16, 1),
+    TrainingRound: Table("training_round", 17, 2),
+    Submission: Table("submission", 18, 3),
+    Adapter: Table("adapter", 19, 1),
+    FetchedRow: Table("fetched", 20, 3),
+    SealedVote: Table("sealed_vote", 21, 3),
+    OpenVote: Table("open_vote", 22, 3),
+    Attestation: Table("attestation", 23, 3),
+}
+"""Every kind of row with its table. Tags and names are part of the protocol: never reuse one."""
+
+
+def row_key(row: Row) -> bytes:
+    """State key of a row: table tag, then its key fields in an encoding whose byte order is their natural order."""
+    table = TABLES[type(row)]
+    fields = row.__struct_fields__[: table.key_fields]
+    return compute_key(type(row), *(getattr(row, field) for field in fields))
+
+
+def compute_key(kind: type, *parts: bytes | int | str) -> bytes:
+    """Key, or key prefix when fewer parts than key fields are given.
+
+    Integers: 8 bytes big endian. Byte strings: as they are, they have fixed length. Text: its bytes and a zero byte.
+    """
+    table = TABLES[kind]
+    assert len(parts) <= table.key_fields
+    key = bytes([table.tag])
+    for part in parts:
+        if isinstance(part, int):
+            key += part.to_bytes(8, "big")
+        elif isinstance(part, str):
+            key += part.encode() + b"\x00"
+        else:
+            key += part
+    return key
