@@ -4,7 +4,6 @@ msgspec accepts wide integers and long headers where short ones would do, so `de
 compares: any second form of a message is refused, and a hash names exactly one value.
 """
 
-from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,6 +13,7 @@ from flockchain.errors import Malformed
 T = TypeVar("T")
 
 _encoder = msgspec.msgpack.Encoder()
+_decoders: dict[type, "msgspec.msgpack.Decoder[Any]"] = {}
 
 
 class Canonical(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -36,6 +36,7 @@ def decode(kind: type[T], data: bytes) -> T:
     return value
 
 
-@cache
-def _decoder(kind: type[T]) -> "msgspec.msgpack.Decoder[Any]":
-    return msgspec.msgpack.Decoder(kind)
+def _decoder(kind: type) -> "msgspec.msgpack.Decoder[Any]":
+    if kind not in _decoders:
+        _decoders[kind] = msgspec.msgpack.Decoder(kind)
+    return _decoders[kind]

@@ -1,0 +1,1 @@
+"""The deterministic state transition: integers, sorted iteration, no clock, no randomness, no I/O."""

@@ -1,0 +1,1 @@
+"""All side effects: one loop over five ports (clock, network, store, signer, blobs)."""
