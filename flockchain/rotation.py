@@ -43,7 +43,8 @@ def compute_next_rotation(rotation: Rotation) -> Rotation:
 
 def compute_changed_rotation(rotation: Rotation | None, powers: Mapping[bytes, int]) -> Rotation:
     """The rotation for a new set of powers (all positive): members keep their priority, newcomers start last."""
-    assert powers and all(power > 0 for power in powers.values())
+    assert powers
+    assert all(power > 0 for power in powers.values())
     old = dict(zip(rotation.addresses, rotation.priorities, strict=True)) if rotation else {}
     total = sum(powers.values())
     newcomer = -(total + total // 8) if old else 0
