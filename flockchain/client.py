@@ -1,0 +1,273 @@
+"""The Python SDK: the chain as seen over REST, by a person's key.
+
+    client = Client(["http://127.0.0.1:26601"])
+    receipt = client.send(key, "transfer", transfer.Body(to=bob, amount_uflk=5, memo=""))
+
+Several addresses may be given: the client changes over to the next when one does not answer, and never signs a
+second time to do so. What is re-sent is the same bytes, so nothing can happen twice.
+"""
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from nacl.signing import SigningKey
+
+from flockchain.chunks import compute_file_root
+from flockchain.codec import Canonical, encode
+from flockchain.crypto import address_of, format_address, sign, signing_context
+from flockchain.errors import FlockchainError, Refused
+from flockchain.types.chain import TX_PURPOSE
+from flockchain.types.tx import OK, SignedTx, Tx
+
+DEFAULT_NODE = "http://127.0.0.1:26601"
+DEFAULT_EXPIRY_MS = 600_000
+POLL_MS = 10_000
+"""Longest single wait asked of a node; it answers as soon as there is something to say."""
+UPLOAD_BYTES = 1_048_576
+Json = dict[str, Any]
+
+
+class Unreachable(FlockchainError):
+    """None of the nodes answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What a signature needs to know of the chain."""
+
+    chain_id: str
+    genesis_hash: bytes
+    min_fee_uflk: int
+    fee_per_byte_uflk: int
+
+
+class Client:
+    """Reads and writes through one of several nodes."""
+
+    def __init__(self, nodes: Sequence[str] = (), *, timeout_s: float = 15.0) -> None:
+        default = os.environ.get("FLOCKCHAIN_NODE", DEFAULT_NODE)
+        self._nodes = [url.rstrip("/") for url in (nodes or [default])]
+        self._current = 0
+        self._http = httpx.Client(timeout=timeout_s, trust_env=False)
+        self._network: Network | None = None
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def node(self) -> str:
+        """The node that answered last."""
+        return self._nodes[self._current]
+
+    # Reading
+
+    def get(self, path: str, **query: str | int | None) -> Json:
+        """JSON of a GET under ``/v1``; raises `Refused` with the node's own sentence, or `Unreachable`."""
+        params = {name: value for name, value in query.items() if value is not None}
+        return _json(self._ask("GET", f"/v1{path}", params=params))
+
+    def find(self, path: str, **query: str | int | None) -> Json | None:
+        """As `get`; None where the node knows no such thing."""
+        try:
+            return self.get(path, **query)
+        except Refused as refusal:
+            if refusal.code == "not-found":
+                return None
+            raise
+
+    def pages(self, path: str, **query: str | int | None) -> Iterator[Json]:
+        """Every item of a paged list."""
+        cursor: str | None = None
+        while True:
+            page = self.get(path, cursor=cursor, limit=200, **query)
+            yield from page["items"]
+            cursor = page.get("next_cursor")
+            if not cursor:
+                return
+
+    def status(self) -> Json:
+        return self.get("/status")
+
+    def account(self, address: bytes) -> Json:
+        """Balance and nonce; zeros for an address that the chain has not met."""
+        return self.find(f"/accounts/{format_address(address)}") or {
+            "address": format_address(address),
+            "balance_uflk": 0,
+            "nonce": 0,
+        }
+
+    def task(self, task: int) -> Json:
+        return self.get(f"/tasks/{task}")
+
+    def round(self, task: int, number: int) -> Json:
+        return self.get(f"/tasks/{task}/rounds/{number}")
+
+    def network(self) -> Network:
+        """Chain id, genesis hash and fees, asked once."""
+        if self._network is None:
+            status, params = self.get("/status"), self.get("/params")
+            self._network = Network(
+                status["chain_id"],
+                bytes.fromhex(status["genesis_hash"]),
+                params["fees"]["min_fee_uflk"],
+                params["fees"]["fee_per_byte_uflk"],
+            )
+        return self._network
+
+    # Writing
+
+    def build(
+        self,
+        key: SigningKey,
+        kind: str,
+        body: Canonical,
+        *,
+        free: bool = False,
+        fee_uflk: int | None = None,
+        nonce: int | None = None,
+        expiry_ms: int = DEFAULT_EXPIRY_MS,
+    ) -> bytes:
+        """Canonical bytes of a signed transaction; the fee is the least the chain asks unless given.
+
+        `free`: the sender is a drawn member that owes this transaction now. Keep the bytes and re-send them:
+        building again would sign again.
+        """
+        network = self.network()
+        sender = address_of(bytes(key.verify_key))
+        if nonce is None:
+            nonce = int(self.account(sender)["nonce"])
+        now_ms = int(self.status()["time_ms"])
+        expires_ms = max(now_ms, time.time_ns() // 1_000_000) + expiry_ms
+        fee = 0 if free else fee_uflk
+        while True:
+            signed = self._sign(key, Tx(network.chain_id, kind, sender, nonce, fee or 0, expires_ms, encode(body)))
+            least = network.min_fee_uflk + network.fee_per_byte_uflk * len(signed)
+            if fee is not None and (free or fee_uflk is not None or fee >= least):
+                return signed
+            fee = least
+
+    def _sign(self, key: SigningKey, tx: Tx) -> bytes:
+        context = signing_context(TX_PURPOSE, self.network().genesis_hash)
+        return encode(SignedTx(tx, bytes(key.verify_key), sign(key, context, encode(tx))))
+
+    def submit(self, tx_bytes: bytes) -> str:
+        """Hand signed bytes to a node; returns their hash. The same bytes may be submitted again at any time."""
+        answer = self._ask("POST", "/v1/txs", content=tx_bytes, headers={"Content-Type": "application/octet-stream"})
+        return str(_json(answer)["hash"])
+
+    def wait(self, tx_hash: str, *, timeout_s: float = 60.0) -> Json:
+        """The transaction once it is final; raises `Refused` (``not-final``) after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            found = self.find(f"/txs/{tx_hash}", wait_ms=min(POLL_MS, max(1, int(left_s * 1000))))
+            if found is not None and found["height"] is not None:
+                return found
+            if found is None:
+                time.sleep(min(0.1, max(0.0, left_s)))
+        raise Refused("not-final", f"transaction {tx_hash} is not final after {timeout_s:.0f} s: query it again later")
+
+    def send(self, key: SigningKey, kind: str, body: Canonical, *, free: bool = False, timeout_s: float = 60.0) -> Json:
+        """Build, submit and wait; raises `Refused` when the chain refused it."""
+        result = self.wait(self.submit(self.build(key, kind, body, free=free)), timeout_s=timeout_s)
+        if result["code"] != OK:
+            raise Refused(result["code"], result["message"])
+        return result
+
+    # Adapters
+
+    def put_blob(self, root: bytes, path: Path) -> None:
+        """Upload an adapter whose root the chain has recorded; continues where an earlier upload stopped."""
+        size = path.stat().st_size
+        url = f"/v1/adapters/{root.hex()}/blob"
+        offset = 0
+        with path.open("rb") as file:
+            while offset < size or size == 0:
+                file.seek(offset)
+                data = file.read(UPLOAD_BYTES)
+                headers = {"Content-Range": f"bytes {offset}-{offset + len(data) - 1}/{size}"}
+                answer = _json(self._ask("PUT", url, content=data, headers=headers))
+                if answer.get("complete"):
+                    return
+                offset = int(answer["received_bytes"])
+
+    def get_blob(self, root: bytes, path: Path) -> bool:
+        """Download an adapter to `path` and check its root; False while no node holds it."""
+        for _ in self._nodes:
+            try:
+                if self._download(root, path):
+                    return True
+            except (Unreachable, Refused):
+                pass
+            self._current = (self._current + 1) % len(self._nodes)
+        return False
+
+    def _download(self, root: bytes, path: Path) -> bool:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".download-")
+        try:
+            with (
+                os.fdopen(handle, "wb") as file,
+                self._http.stream("GET", f"{self.node}/v1/adapters/{root.hex()}/blob") as answer,
+            ):
+                if answer.status_code != 200:
+                    return False
+                for chunk in answer.iter_bytes():
+                    file.write(chunk)
+            if compute_file_root(Path(name))[0] != root:
+                return False
+            os.replace(name, path)
+            return True
+        except httpx.HTTPError:
+            return False
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                Path(name).unlink()
+
+    # Transport
+
+    def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """The first node that answers, beginning with the one that answered last."""
+        errors: list[str] = []
+        for _ in self._nodes:
+            try:
+                answer = self._http.request(method, f"{self.node}{path}", **options)
+                if answer.status_code not in (502, 503, 504):
+                    return answer
+                errors.append(f"{self.node}: {answer.status_code} {answer.text[:120]}")
+            except httpx.HTTPError as error:
+                errors.append(f"{self.node}: {error or type(error).__name__}")
+            self._current = (self._current + 1) % len(self._nodes)
+        raise Unreachable(f"no node answers ({'; '.join(errors)}): is one running? Name it by --node URL")
+
+
+def wait_until(predicate: Callable[[], bool], *, timeout_s: float, every_s: float = 0.05) -> bool:
+    """Whether `predicate` became true within `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while not predicate():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(every_s)
+    return True
+
+
+def _json(answer: httpx.Response) -> Json:
+    try:
+        data: Json = answer.json()
+    except ValueError:
+        raise Unreachable(f"{answer.url} answered {answer.status_code} with something that is not JSON") from None
+    if answer.is_success:
+        return data
+    error = data.get("error", {})
+    raise Refused(str(error.get("code", answer.status_code)), str(error.get("message", data)))
