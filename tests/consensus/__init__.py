@@ -1,0 +1,1 @@
+"""The consensus core, rule by rule."""
