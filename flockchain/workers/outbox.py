@@ -22,12 +22,19 @@ class Outbox:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            self._lock.close()
             raise Fault(
                 f"another worker uses {folder}: stop it first, two workers of one key can sign twice and be slashed"
             ) from None
 
     def close(self) -> None:
         self._lock.close()
+
+    def __enter__(self) -> "Outbox":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def find(self, name: str) -> bytes | None:
         """What was written under `name`, or None."""
