@@ -133,7 +133,7 @@ class Client:
         self,
         key: SigningKey,
         kind: str,
-        body: Canonical,
+        body: Canonical | bytes,
         *,
         free: bool = False,
         fee_uflk: int | None = None,
@@ -151,9 +151,10 @@ class Client:
             nonce = int(self.account(sender)["nonce"])
         now_ms = int(self.status()["time_ms"])
         expires_ms = max(now_ms, time.time_ns() // 1_000_000) + expiry_ms
+        content = body if isinstance(body, bytes) else encode(body)
         fee = 0 if free else fee_uflk
         while True:
-            signed = self._sign(key, Tx(network.chain_id, kind, sender, nonce, fee or 0, expires_ms, encode(body)))
+            signed = self._sign(key, Tx(network.chain_id, kind, sender, nonce, fee or 0, expires_ms, content))
             least = network.min_fee_uflk + network.fee_per_byte_uflk * len(signed)
             if fee is not None and (free or fee_uflk is not None or fee >= least):
                 return signed

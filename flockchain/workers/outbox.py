@@ -47,6 +47,11 @@ class Outbox:
         if found is not None:
             return found
         data = make()
+        self.replace(name, data)
+        return data
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write `data` under `name` in place of what was there: whole, and on the disk when this returns."""
         temporary = self.folder / f".{name}.tmp"
         with temporary.open("wb") as file:
             file.write(data)
@@ -54,7 +59,6 @@ class Outbox:
             os.fsync(file.fileno())
         os.replace(temporary, self.folder / name)
         self._sync_folder()
-        return data
 
     def _sync_folder(self) -> None:
         handle = os.open(self.folder, os.O_RDONLY)
