@@ -37,6 +37,10 @@ class ConsensusParams(Canonical, frozen=True, kw_only=True):
 class StakeParams(Canonical, frozen=True, kw_only=True):
     max_validators: UInt = 100
     min_validator_bond_uflk: Uflk = 1_000 * UFLK_PER_FLK
+    max_unbondings_per_bond: UInt = 8
+    """Entries that one bond may have in the unbonding queue at once."""
+    beacon_delay_blocks: UInt = 20
+    """A new beacon head registered with `edit-validator` is in force this many heights later."""
     unbonding_ms: Ms = 21 * DAY_MS
     evidence_age_ms: Ms = 20 * DAY_MS
     trusting_period_ms: Ms = 14 * DAY_MS

@@ -18,6 +18,10 @@ class Context:
     proposer: bytes
     tx_hash: bytes = b""
     """Of the transaction being applied."""
+    fees_uflk: int = 0
+    """Fees of this block so far; they enter the fee pool once, at its end."""
+    is_set_stale: bool = False
+    """A bond, jail or tombstone changed: the next validator set must be computed anew."""
     receipts: list[Receipt] = field(default_factory=list)
 
     @property

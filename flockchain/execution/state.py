@@ -17,6 +17,9 @@ R = TypeVar("R", bound=Row)
 class State:
     """Rows by key. Reads return frozen rows; the only writes are `put` and `delete`."""
 
+    root: bytes = b""
+    """State root after the last executed block: of these rows while the journal is empty."""
+
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         self._rows: SortedDict[bytes, Row] = SortedDict((row_key(row), row) for row in rows)
         self._journal: list[tuple[bytes, Row | None]] = []
@@ -47,6 +50,12 @@ class State:
         start = compute_key(kind, *prefix)
         for key in self._rows.irange(start, _key_after(start), inclusive=(True, False)):
             return cast(R, self._rows[key])
+        return None
+
+    def last_until(self, kind: type[R], *key: bytes | int | str) -> R | None:
+        """The last row of one kind whose key is at most `key`, or None."""
+        for name in self._rows.irange(compute_key(kind), compute_key(kind, *key), reverse=True):
+            return cast(R, self._rows[name])
         return None
 
     def put(self, row: Row) -> None:
@@ -84,6 +93,13 @@ class State:
     def peek_write_set(self) -> Mapping[bytes, Row | None]:
         """Rows changed since the last `clear_journal`, by key in key order; None: deleted."""
         return {key: self._rows.get(key) for key in sorted({key for key, _ in self._journal})}
+
+    def peek_changes(self) -> list[tuple[bytes, Row | None, Row | None]]:
+        """(key, row before, row now) of every key written since the last `clear_journal`, in key order."""
+        before: dict[bytes, Row | None] = {}
+        for key, old in self._journal:
+            before.setdefault(key, old)
+        return [(key, before[key], self._rows.get(key)) for key in sorted(before)]
 
     def clear_journal(self) -> None:
         """Forget how to undo: the block is decided and persisted."""

@@ -34,9 +34,9 @@ class ValidatorRow(Canonical, frozen=True):
     """Of the consensus key; a key serves one validator, once."""
     owner: Address
     public_key: PublicKey
+    name: Text
     bond_uflk: Uflk
-    priority: int
-    """Proposer priority (weighted round robin)."""
+    """Sum of the bonds in it; its voting power while it is active."""
     active: bool
     """Has power in the newest set."""
     jailed_until_ms: Ms
@@ -44,9 +44,19 @@ class ValidatorRow(Canonical, frozen=True):
     tombstoned: bool
     beacon_head: Hash
     """Head of its sha256 chain: the next preimage p satisfies sha256(p) == head."""
+    next_beacon_head: OptionalHash
+    """Registered with `edit-validator`, in force from `next_beacon_height` on; empty: none."""
+    next_beacon_height: UInt
     joined_height: UInt
     income_uflk: Uflk
     """Earned, to be taken with `claim-rewards` or when leaving."""
+
+
+class UnbondingRef(Canonical, frozen=True):
+    """Points from a bond to one of its entries in the unbonding queue, so that slashing never scans the queue."""
+
+    release_ms: Ms
+    sequence: UInt
 
 
 class Stake(Canonical, frozen=True):
@@ -62,6 +72,8 @@ class Stake(Canonical, frozen=True):
     """`leave-task` was sent: not drawn again."""
     offences: UInt
     since_ms: Ms
+    unbonding: tuple[UnbondingRef, ...] = ()
+    """What is on its way out, oldest first; the row stays until it is empty and nothing is bonded."""
 
 
 class Unbonding(Canonical, frozen=True):
@@ -85,12 +97,32 @@ class Infraction(Canonical, frozen=True):
 
 
 class Liveness(Canonical, frozen=True):
-    """A validator's signing record over the current window."""
+    """Blocks of the current liveness window that a validator did not sign, not even late; no row: none missed."""
 
     validator: Address
-    window_start_ms: Ms
-    signed: UInt
-    total: UInt
+    missed: UInt
+
+
+class AbsentSigner(Canonical, frozen=True):
+    validator: Address
+    income_uflk: Uflk
+    """Kept for it until its late precommit comes, or the block is too old for one."""
+
+
+class RecentBlock(Canonical, frozen=True):
+    """A decided block for which late precommits still count."""
+
+    height: UInt
+    block_id: Hash
+    absent: tuple[AbsentSigner, ...]
+    """Members of its validator set of which the chain has seen no precommit; sorted by address."""
+
+
+class TimeMark(Canonical, frozen=True):
+    """Header time of a sampled height: how old evidence of a height is. Kept for the evidence age."""
+
+    height: UInt
+    time_ms: Ms
 
 
 class Task(Canonical, frozen=True):
@@ -233,6 +265,10 @@ class Chain(Canonical, frozen=True):
     """Fees of the current block, paid to its signers when the next block shows who signed."""
     next_task: UInt
     next_sequence: UInt
+    window_start_ms: Ms
+    """Begin of the liveness window."""
+    window_blocks: UInt
+    """Blocks judged in it so far: those too old for late precommits."""
     results_root: Hash
     params: Params
 
@@ -259,6 +295,8 @@ Row = (
     | Unbonding
     | Infraction
     | Liveness
+    | RecentBlock
+    | TimeMark
     | Task
     | TrainingRound
     | Submission
@@ -289,6 +327,8 @@ TABLES: dict[type, Table] = {
     Infraction: Table("infraction", 5, 1),
     Stake: Table("stake", 6, 2),
     Unbonding: Table("unbonding", 7, 4),
+    RecentBlock: Table("recent_block", 8, 1),
+    TimeMark: Table("time_mark", 9, 1),
     Task: Table("task", 16, 1),
     TrainingRound: Table("training_round", 17, 2),
     Submission: Table("submission", 18, 3),
