@@ -80,6 +80,10 @@ class TaskParams(Canonical, frozen=True, kw_only=True):
     max_tickets_per_account: UInt = 100
     max_draw_attempts: UInt = 64
     """A committee draw is repeated until every domain is covered by at least three seats, at most so often."""
+    missed_rounds: UInt = 2
+    """A trainer that was drawn and did not submit so many times in a row is jailed in the task."""
+    benched_rounds: UInt = 2
+    """For so many training rounds."""
 
 
 class Params(Canonical, frozen=True, kw_only=True):

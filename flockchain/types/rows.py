@@ -7,7 +7,7 @@ from typing import Literal
 
 from flockchain.codec import Canonical
 from flockchain.params import Params
-from flockchain.types.ids import Address, Hash, Ms, OptionalHash, Ppm, PublicKey, Slug, Text, Uflk, UInt
+from flockchain.types.ids import Address, Hash, Int, Ms, OptionalHash, Ppm, PublicKey, Slug, Text, Uflk, UInt
 from flockchain.types.task import (
     AdapterFigures,
     AttestationBody,
@@ -74,6 +74,10 @@ class Stake(Canonical, frozen=True):
     since_ms: Ms
     unbonding: tuple[UnbondingRef, ...] = ()
     """What is on its way out, oldest first; the row stays until it is empty and nothing is bonded."""
+    missed_rounds: UInt = 0
+    """Training rounds in a row for which this trainer was drawn and did not submit."""
+    benched_until_round: UInt = 0
+    """Jailed in the task: not drawn for training rounds with a lower number."""
 
 
 class Unbonding(Canonical, frozen=True):
@@ -152,6 +156,56 @@ class Seats(Canonical, frozen=True):
     seats: UInt
 
 
+class Candidate(Canonical, frozen=True):
+    """One participant in a draw, as frozen when the phase before it closed."""
+
+    address: Address
+    bond_uflk: Uflk
+    tickets: UInt
+    domains: tuple[UInt, ...]
+    """Indexes of the task's domains that its committed holdout covers; empty for a trainer."""
+
+
+class Draw(Canonical, frozen=True):
+    """One draw of a training round: what went in and what came out, so that anyone can make it again."""
+
+    task: UInt
+    round: UInt
+    role: str
+    """trainer or voter."""
+    draw_height: UInt
+    """Made at the end of this block, the second after the freeze."""
+    seats: UInt
+    """To be drawn."""
+    account_seats: UInt
+    """Most seats for one account."""
+    candidates: tuple[Candidate, ...]
+    """Sorted by address."""
+    beacon: OptionalHash
+    """After the block at `draw_height`; empty while the draw is pending."""
+    attempts: UInt
+    drawn: tuple[Seats, ...]
+    """Sorted by address."""
+
+
+class Assignment(Canonical, frozen=True):
+    """The adapters that one committee member judges; `roots` sorted."""
+
+    voter: Address
+    roots: tuple[Hash, ...]
+
+
+class DomainTally(Canonical, frozen=True):
+    """How the covering seats of one domain judged one adapter."""
+
+    domain: UInt
+    covering_seats: UInt
+    harm_seats: UInt
+    help_seats: UInt
+    median_change_ppm: Int
+    """Lower median over the seats that gave a figure; 0 without one."""
+
+
 class Verdict(Canonical, frozen=True):
     """The chain's derivation from the revealed votes, for one adapter; figures are seats."""
 
@@ -164,6 +218,7 @@ class Verdict(Canonical, frozen=True):
     slashed_uflk: Uflk
     reward_uflk: Uflk
     coefficient_ppm: Ppm
+    tallies: tuple[DomainTally, ...] = ()
 
 
 class TrainingRound(Canonical, frozen=True):
@@ -173,9 +228,12 @@ class TrainingRound(Canonical, frozen=True):
     deadline_ms: Ms
     started_ms: Ms
     draw_height: UInt
-    """Height at whose end the pending draw is made (second block after the freeze); 0: none pending."""
-    candidates: tuple[Address, ...]
-    """Frozen when a phase closed, for the pending draw; sorted."""
+    """Height at whose end the pending draw is made (second block after the freeze); 0: none pending.
+    What was frozen for it is the row `Draw` of trainers (in phase enroll) or voters (in phase train)."""
+    acted: UInt
+    """Members who have done what this phase expects of them."""
+    expected: UInt
+    """Members of whom it is expected; the phase ends early when all have acted. 0: only the deadline ends it."""
     trainers: tuple[Address, ...]
     committee: tuple[Seats, ...]
     """Sorted by address."""
@@ -183,6 +241,10 @@ class TrainingRound(Canonical, frozen=True):
     """Global adapter from which this round trains."""
     second_deadline: bool
     """AGGREGATE is open to any bonded participant."""
+    published: tuple[Hash, ...]
+    """Adapters whose bytes the committee could get, sorted: the ones that are judged. Known from COMMIT on."""
+    assignments: tuple[Assignment, ...]
+    """Who judges what, sorted by voter; from PUBLISH on. Adapters that were not published are left out from COMMIT on."""
     verdicts: tuple[Verdict, ...]
     candidate_root: OptionalHash
     candidate_size_bytes: UInt
@@ -192,6 +254,19 @@ class TrainingRound(Canonical, frozen=True):
     settled_ms: Ms
     outcome: Text
     """One sentence: what the round came to."""
+
+
+class OpenTask(Canonical, frozen=True):
+    """Index: a task that is neither finished nor cancelled."""
+
+    task: UInt
+
+
+class TaskParticipant(Canonical, frozen=True):
+    """Index: `owner` has, or had, a bond in the task."""
+
+    task: UInt
+    owner: Address
 
 
 class Submission(Canonical, frozen=True):
@@ -305,6 +380,9 @@ Row = (
     | SealedVote
     | OpenVote
     | Attestation
+    | Draw
+    | OpenTask
+    | TaskParticipant
     | Chain
     | ValidatorSet
 )
@@ -337,6 +415,9 @@ TABLES: dict[type, Table] = {
     SealedVote: Table("sealed_vote", 21, 3),
     OpenVote: Table("open_vote", 22, 3),
     Attestation: Table("attestation", 23, 3),
+    Draw: Table("draw", 24, 3),
+    OpenTask: Table("open_task", 25, 1),
+    TaskParticipant: Table("task_participant", 26, 2),
 }
 """Every kind of row with its table. Tags and names are part of the protocol: never reuse one."""
 
