@@ -45,10 +45,10 @@ class ProposalKeeper:
         kept = self._rounds.get(proposal.round, ())
         if any(judgement.proposal == proposal for judgement in kept):
             return None
-        if len(kept) >= PROPOSALS_PER_ROUND and not is_wanted:
+        others = {judgement.proposal.value_id for judgement in kept}
+        if len(kept) >= PROPOSALS_PER_ROUND and not (is_wanted and proposal.value_id not in others):
             return None
         self._rounds[proposal.round] = (*kept, Judgement(proposal, is_valid, is_timely))
-        others = {judgement.proposal.value_id for judgement in kept}
         is_first_conflict = len(others) == 1 and proposal.value_id not in others
         return kept[0].proposal if is_first_conflict else None
 

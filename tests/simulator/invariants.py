@@ -62,6 +62,10 @@ class Invariants:
             raise Violation("agreement", f"height {height} decided {other.hex()[:8]} and {value_id.hex()[:8]}")
         if not is_valid:
             raise Violation("validity", f"height {height} decided an invalid value")
+        self.check_commit(height, value_id, commit)
+
+    def check_commit(self, height: int, value_id: bytes, commit: CommitCertificate) -> None:
+        """The proof of a decision would convince a stranger."""
         voters = {vote.validator for vote in commit.votes if vote.value_id == value_id}
         if 3 * sum(self._powers[voter] for voter in voters) <= 2 * self._total:
             raise Violation("commit", f"height {height} decided by {len(voters)} validators, not by more than 2/3")
