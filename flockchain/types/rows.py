@@ -244,7 +244,7 @@ class TrainingRound(Canonical, frozen=True):
     published: tuple[Hash, ...]
     """Adapters whose bytes the committee could get, sorted: the ones that are judged. Known from COMMIT on."""
     assignments: tuple[Assignment, ...]
-    """Who judges what, sorted by voter; from PUBLISH on. Adapters that were not published are left out from COMMIT on."""
+    """Who judges what, sorted by voter; from PUBLISH on. Unpublished adapters are left out from COMMIT on."""
     verdicts: tuple[Verdict, ...]
     candidate_root: OptionalHash
     candidate_size_bytes: UInt
