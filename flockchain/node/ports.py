@@ -1,9 +1,22 @@
-"""The five ports through which every side effect goes. Each has a real and a simulated implementation."""
+"""The five ports through which every side effect goes. Each has a real and a simulated implementation.
 
-from collections.abc import Callable
+    Clock    time and timers          SystemClock (clock.py)      SimClock       (tests/support)
+    Network  peers and messages       TcpNetwork (net/)           SimNetwork
+    Store    decided blocks, rows     ChainStore (store/)         MemoryStore
+    Signer   the validator's key      PersistedSigner (signer.py) MemorySigner
+    Blobs    adapter files            BlobStore (store/)          MemoryBlobs
+
+One suite runs over both: tests/node/test_ports.py.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
+
+from flockchain.execution.block import BlockOutcome
+from flockchain.types.chain import Block, Commit, ProposalBody, SignedProposal, SignedVote, VoteBody
+from flockchain.types.rows import Row
 
 PeerId = bytes
 """Address of a peer's node key (20 bytes), proven in the handshake."""
@@ -61,3 +74,61 @@ class Network(Protocol):
 
     def penalize(self, peer: PeerId, points: int, reason: str) -> None:
         """Count misbehaviour; at 100 points the peer is disconnected and banned for a while."""
+
+
+class Store(Protocol):
+    """Decided blocks and the rows of the state after the newest of them. One writer."""
+
+    @property
+    def height(self) -> int:
+        """Newest persisted height; 0: genesis only."""
+
+    def block(self, height: int) -> Block | None: ...
+
+    def commit(self, height: int) -> Commit | None:
+        """The precommits that decided `height`."""
+
+    def load_rows(self) -> Iterator[Row]: ...
+
+    def persist_block(self, block: Block, commit: Commit, outcome: BlockOutcome) -> None:
+        """Everything of one block, atomically and durably; raises `Fault`."""
+
+    def close(self) -> None: ...
+
+
+class Signer(Protocol):
+    """Never signs two values for one (height, round, step): its state is durable before a signature leaves."""
+
+    @property
+    def address(self) -> bytes: ...
+
+    @property
+    def public_key(self) -> bytes: ...
+
+    def sign_vote(self, body: VoteBody) -> SignedVote:
+        """The signature given before, if this very vote was signed; raises `Refused` for a conflicting one."""
+
+    def sign_proposal(self, body: ProposalBody) -> SignedProposal:
+        """Like `sign_vote`."""
+
+    def reveal_beacon(self, head: bytes) -> bytes | None:
+        """The preimage of this validator's beacon head; None when the head is not of its chain."""
+
+
+class Blobs(Protocol):
+    """Adapter files by Merkle root. Only roots that were announced by `expect` can be written."""
+
+    def expect(self, root: bytes, size_bytes: int) -> None:
+        """Allow `root` to be written; raises `Refused` when it is too large."""
+
+    def has(self, root: bytes) -> bool:
+        """Whether the whole file is here."""
+
+    def missing(self, root: bytes) -> Sequence[int]:
+        """Chunks of an expected file that are not here yet."""
+
+    def put_chunk(self, root: bytes, index: int, data: bytes, proof: Iterable[bytes]) -> None:
+        """Keep a chunk after checking it against the root; raises `Refused`."""
+
+    def chunk(self, root: bytes, index: int) -> tuple[bytes, Sequence[bytes]]:
+        """A chunk of a whole file with its Merkle proof; raises `Refused` when it is not here."""

@@ -1,0 +1,131 @@
+"""`config.toml`: what may differ from node to node. What must be equal everywhere is a chain parameter in genesis."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from flockchain.errors import Fault
+
+Count = Annotated[int, Meta(ge=0, le=2**40)]
+PositiveCount = Annotated[int, Meta(ge=1, le=2**40)]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class P2pConfig(_Section, frozen=True, kw_only=True):
+    listen: str = "0.0.0.0:26600"
+    external_address: str = ""
+    persistent_peers: tuple[str, ...] = ()
+    max_inbound: PositiveCount = 40
+    max_outbound: PositiveCount = 10
+
+
+class ApiConfig(_Section, frozen=True, kw_only=True):
+    enabled: bool = True
+    listen: str = "127.0.0.1:26601"
+
+
+class MempoolConfig(_Section, frozen=True, kw_only=True):
+    max_txs: PositiveCount = 10_000
+    max_bytes: PositiveCount = 32 * 2**20
+
+
+class BlobsConfig(_Section, frozen=True, kw_only=True):
+    max_bytes: PositiveCount = 64 * 2**30
+    replicate: bool = True
+
+
+class ValidatorConfig(_Section, frozen=True, kw_only=True):
+    enabled: bool = True
+    passphrase_file: str = ""
+
+
+class LogConfig(_Section, frozen=True, kw_only=True):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    max_bytes: PositiveCount = 16 * 2**20
+    files: PositiveCount = 4
+
+
+class Config(_Section, frozen=True, kw_only=True):
+    p2p: P2pConfig = P2pConfig()
+    api: ApiConfig = ApiConfig()
+    mempool: MempoolConfig = MempoolConfig()
+    blobs: BlobsConfig = BlobsConfig()
+    validator: ValidatorConfig = ValidatorConfig()
+    log: LogConfig = LogConfig()
+
+
+EXPLANATIONS: dict[str, str] = {
+    "p2p": "Other nodes.",
+    "p2p.listen": "Where other nodes reach this one: host:port; port 0 takes a free one.",
+    "p2p.external_address": "host:port that others should dial, when it differs from `listen` (behind NAT); or empty.",
+    "p2p.persistent_peers": 'Nodes to stay connected with: "host:port", or "flk1...@host:port" to pin their node key.',
+    "p2p.max_inbound": "Most connections that others opened.",
+    "p2p.max_outbound": "Most connections that this node opened.",
+    "api": "The REST interface.",
+    "api.enabled": "Whether this node answers REST requests.",
+    "api.listen": "host:port of the REST interface. It has no login: expose it beyond this machine behind a proxy.",
+    "mempool": "Transactions that wait for a block.",
+    "mempool.max_txs": "Most transactions held; beyond it the lowest fee goes.",
+    "mempool.max_bytes": "Most bytes held, canonical size.",
+    "blobs": "Adapter files.",
+    "blobs.max_bytes": "Most bytes of adapter files on this disk.",
+    "blobs.replicate": "Whether to fetch the adapters of every training round from peers; validators should.",
+    "validator": "Signing of blocks.",
+    "validator.enabled": "Whether to sign with validator_key.json; false makes a full node that only follows.",
+    "validator.passphrase_file": "File that holds the passphrase of node_key.json and validator_key.json; or empty.",
+    "log": "Logs: short lines on stderr, JSON lines in logs/.",
+    "log.level": "debug, info, warning or error.",
+    "log.max_bytes": "Size at which a log file is rotated.",
+    "log.files": "Log files kept.",
+}
+"""What each value means; a test holds that none is missing."""
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a configuration; raises `Fault` that names the value and what is allowed."""
+    try:
+        document = tomllib.loads(path.read_text())
+        return msgspec.convert(document, Config)
+    except FileNotFoundError:
+        raise Fault(f"{path} is missing: make a home with `flockchain init`") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Fault(f"{path} is not TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise Fault(f"{path}: {error}") from None
+
+
+def format_config(config: Config) -> str:
+    """The file with every value explained; `load_config` reads back an equal configuration."""
+    lines = ["# Configuration of one flockchain node. Left-out values have the defaults shown by `flockchain init`."]
+    for section_name in config.__struct_fields__:
+        section = getattr(config, section_name)
+        lines += ["", f"# {EXPLANATIONS[section_name]}", f"[{section_name}]"]
+        for name in section.__struct_fields__:
+            value = _format_value(getattr(section, name))
+            lines += [f"# {EXPLANATIONS[f'{section_name}.{name}']}", f"{name} = {value}"]
+    return "\n".join(lines) + "\n"
+
+
+def _format_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_format_value(item) for item in value) + "]"
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
+def parse_host_port(text: str) -> tuple[str, int]:
+    """("host", port) of "host:port"; raises `Fault`."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65_535:
+        raise Fault(f"{text!r} is no host:port, for example 127.0.0.1:26601")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,137 @@
+"""What nodes say to each other, by channel: canonical tagged structs with limits.
+
+CONSENSUS  ProposalMessage, VoteMessage, Status, Decision
+SYNC       BlockRequest, BlockResponse
+MEMPOOL    TxBatch
+BLOBS      BlobWant, BlobHave, ChunkRequest, ChunkResponse
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from flockchain.codec import Canonical, encode
+from flockchain.errors import Malformed
+from flockchain.node.ports import Channel
+from flockchain.types.chain import Commit, SignedProposal, SignedVote
+from flockchain.types.ids import Hash, UInt
+
+MAX_BLOCK_MESSAGE_BYTES = 4_600_000
+"""A block of the largest size that parameters allow, with its last commit and late precommits."""
+MAX_VOTES = 1_024
+MAX_BLOCKS = 64
+MAX_TXS = 1_000
+MAX_TX_BYTES = 65_536
+MAX_ROOTS = 256
+MAX_PROOF_HASHES = 32
+MAX_CHUNK_BYTES = 262_144
+
+BlockBytes = Annotated[bytes, Meta(max_length=MAX_BLOCK_MESSAGE_BYTES)]
+Votes = Annotated[tuple[SignedVote, ...], Meta(max_length=MAX_VOTES)]
+Hashes = Annotated[tuple[Hash, ...], Meta(max_length=MAX_ROOTS)]
+
+
+class ProposalMessage(Canonical, frozen=True, tag=1):
+    """A proposal with its block's canonical bytes (empty when the receiver said that it holds them).
+
+    `polka` is the proof of lock of a re-proposal: more than 2/3 prevotes of its `valid_round`.
+    """
+
+    proposal: SignedProposal
+    block: BlockBytes
+    polka: Votes
+
+
+class VoteMessage(Canonical, frozen=True, tag=2):
+    """One vote as it is cast, or many when a peer lags."""
+
+    votes: Votes
+
+
+class Status(Canonical, frozen=True, tag=3):
+    """Where the sender stands, sent regularly: others see from it what it lacks."""
+
+    decided_height: UInt
+    round: UInt
+    """Of the height in progress, `decided_height + 1`."""
+    is_started: bool
+    """Whether that height is in progress, or waits for work."""
+    block_ids: Annotated[tuple[Hash, ...], Meta(max_length=16)]
+    """Blocks of the height in progress that the sender holds."""
+    peers: UInt
+
+
+class Decision(Canonical, frozen=True, tag=4):
+    """A decided block with its commit, for a peer that missed the end of that height."""
+
+    block: BlockBytes
+    commit: Commit
+
+
+class BlockRequest(Canonical, frozen=True, tag=5):
+    """Ask for decided blocks `first` to `last`, both included."""
+
+    first: UInt
+    last: UInt
+
+
+class BlockResponse(Canonical, frozen=True, tag=6):
+    """As many blocks from `first` on as fit; none when the sender does not hold `first`."""
+
+    first: UInt
+    decisions: Annotated[tuple[tuple[BlockBytes, Commit], ...], Meta(max_length=MAX_BLOCKS)]
+
+
+class TxBatch(Canonical, frozen=True, tag=7):
+    txs: Annotated[tuple[Annotated[bytes, Meta(max_length=MAX_TX_BYTES)], ...], Meta(max_length=MAX_TXS)]
+
+
+class BlobWant(Canonical, frozen=True, tag=8):
+    """Ask who holds these files whole."""
+
+    roots: Hashes
+
+
+class BlobHave(Canonical, frozen=True, tag=9):
+    """The sender holds these files whole."""
+
+    roots: Hashes
+
+
+class ChunkRequest(Canonical, frozen=True, tag=10):
+    root: Hash
+    index: UInt
+
+
+class ChunkResponse(Canonical, frozen=True, tag=11):
+    """A chunk with its Merkle proof; empty data: the sender does not hold the file."""
+
+    root: Hash
+    index: UInt
+    data: Annotated[bytes, Meta(max_length=MAX_CHUNK_BYTES)]
+    proof: Annotated[tuple[Hash, ...], Meta(max_length=MAX_PROOF_HASHES)]
+
+
+ConsensusMessage = ProposalMessage | VoteMessage | Status | Decision
+SyncMessage = BlockRequest | BlockResponse
+BlobMessage = BlobWant | BlobHave | ChunkRequest | ChunkResponse
+Message = ConsensusMessage | SyncMessage | TxBatch | BlobMessage
+
+_DECODERS: dict[Channel, "msgspec.msgpack.Decoder[Any]"] = {
+    Channel.CONSENSUS: msgspec.msgpack.Decoder(ConsensusMessage),
+    Channel.SYNC: msgspec.msgpack.Decoder(SyncMessage),
+    Channel.MEMPOOL: msgspec.msgpack.Decoder(TxBatch),
+    Channel.BLOBS: msgspec.msgpack.Decoder(BlobMessage),
+}
+
+
+def decode_message(channel: Channel, data: bytes) -> Message:
+    """The message of this channel whose canonical bytes are `data`; raises `Malformed` for anything else."""
+    try:
+        message: Message = _DECODERS[channel].decode(data)
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+        raise Malformed(f"message on channel {channel.name.lower()}: {error}") from None
+    if encode(message) != data:
+        raise Malformed(f"message on channel {channel.name.lower()} is not in canonical form")
+    return message
