@@ -22,6 +22,8 @@ class Context:
     """Fees of this block so far; they enter the fee pool once, at its end."""
     is_set_stale: bool = False
     """A bond, jail or tombstone changed: the next validator set must be computed anew."""
+    touched_tasks: set[int] = field(default_factory=set)
+    """Tasks whose bonds changed in this block: whether enough have enrolled is looked at again."""
     receipts: list[Receipt] = field(default_factory=list)
 
     @property
@@ -40,7 +42,7 @@ class Context:
         reason: str,
         *,
         task: int = 0,
-        round: int = 0,  # noqa: A002
+        round: int = 0,
         evidence: bytes = b"",
         **facts: int,
     ) -> None:
