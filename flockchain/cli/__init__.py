@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flockchain import __version__
-from flockchain.cli import keys, query
+from flockchain.cli import devnet, keys, query
 from flockchain.errors import FlockchainError
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.add_typer(keys.app, name="keys")
 app.add_typer(query.app, name="query")
+app.add_typer(devnet.app, name="devnet")
 app.command()(query.status)
 
 
