@@ -1,0 +1,103 @@
+"""The validator set: who signs blocks of a height, with what power.
+
+A change of bonds at height H takes effect at H+2: the set of H+1 is already committed to by the header of H.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from flockchain.codec import encode
+from flockchain.crypto import format_address, sha256
+from flockchain.errors import Refused
+from flockchain.execution.context import Context
+from flockchain.execution.state import State
+from flockchain.params import StakeParams
+from flockchain.rotation import Rotation, compute_changed_rotation, compute_next_rotation
+from flockchain.types.chain import Validator
+from flockchain.types.rows import SetMember, ValidatorRow, ValidatorSet
+
+
+def get_validators(state: State, height: int) -> tuple[SetMember, ...]:
+    """The set that signs `height`, sorted by address; known for the last, the current and the next height."""
+    return state.get(ValidatorSet, height).members
+
+
+def get_rotation(state: State, height: int) -> Rotation:
+    """Powers and priorities at round 0 of `height`: `rotation.compute_proposer(rotation, round)` names the proposer."""
+    return _to_rotation(get_validators(state, height))
+
+
+def compute_validators_hash(members: tuple[SetMember, ...]) -> bytes:
+    """What a header commits to: addresses, keys and powers, not priorities."""
+    return sha256(encode(tuple(Validator(m.address, m.public_key, m.power) for m in members)))
+
+
+def is_eligible(validator: ValidatorRow, params: StakeParams) -> bool:
+    """Whether it may have power: bonded enough, neither jailed nor tombstoned."""
+    return (
+        validator.bond_uflk >= params.min_validator_bond_uflk
+        and validator.jailed_until_ms == 0
+        and not validator.tombstoned
+    )
+
+
+def compute_powers(state: State, params: StakeParams) -> Mapping[bytes, int]:
+    """Power by address of the `max_validators` largest eligible bonds (ties: lowest address): one per uflk."""
+    eligible = [row for row in state.iterate(ValidatorRow) if is_eligible(row, params)]
+    eligible.sort(key=lambda row: (-row.bond_uflk, row.address))
+    return {row.address: row.bond_uflk for row in eligible[: params.max_validators]}
+
+
+def make_set(state: State, height: int, rotation: Rotation) -> ValidatorSet:
+    keys = (state.get(ValidatorRow, address).public_key for address in rotation.addresses)
+    columns = zip(rotation.addresses, keys, rotation.powers, rotation.priorities, strict=True)
+    return ValidatorSet(height, tuple(SetMember(*column) for column in columns))
+
+
+def get_own_validator(state: State, address: bytes, owner: bytes) -> ValidatorRow:
+    """The validator, if `owner` owns it; raises `Refused`."""
+    validator = state.find(ValidatorRow, address)
+    if validator is None:
+        raise Refused("not-found", f"there is no validator {format_address(address)}")
+    if validator.owner != owner:
+        raise Refused("not-owner", f"validator {format_address(address)} belongs to {format_address(validator.owner)}")
+    return validator
+
+
+def process_validator_set(context: Context) -> None:
+    """Write the set of H+2, forget that of H-1.
+
+    Were nobody eligible, the present set would go on signing: a chain that stops cannot even unjail.
+    """
+    state, height = context.state, context.height
+    members = get_validators(state, height + 1)
+    rotation = compute_next_rotation(_to_rotation(members))
+    following: ValidatorSet | None = None
+    if context.is_set_stale:
+        powers = compute_powers(state, context.params.stake)
+        if powers and powers != dict(zip(rotation.addresses, rotation.powers, strict=True)):
+            rotation = compute_changed_rotation(rotation, powers)
+            following = make_set(state, height + 2, rotation)
+            _mark_active(state, powers)
+    if following is None:
+        turned = zip(members, rotation.priorities, strict=True)
+        following = ValidatorSet(
+            height + 2, tuple(SetMember(m.address, m.public_key, m.power, priority) for m, priority in turned)
+        )
+    state.put(following)
+    if state.find(ValidatorSet, height - 1) is not None:
+        state.delete(ValidatorSet, height - 1)
+
+
+def _mark_active(state: State, powers: Mapping[bytes, int]) -> None:
+    for row in state.iterate(ValidatorRow):
+        is_active = row.address in powers
+        if row.active != is_active:
+            state.put(msgspec.structs.replace(row, active=is_active))
+
+
+def _to_rotation(members: tuple[SetMember, ...]) -> Rotation:
+    return Rotation(
+        tuple(m.address for m in members), tuple(m.power for m in members), tuple(m.priority for m in members)
+    )
