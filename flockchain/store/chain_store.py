@@ -1,0 +1,289 @@
+"""The one writer of `data/chain.sqlite`: a decided block becomes one transaction, whole or not at all.
+
+Checkpoints (copying the write-ahead log into the file) make commits bimodal, so SQLite does none by itself: the node
+calls `checkpoint()` off its loop when `is_checkpoint_due`, and a block does one only past a hard limit of the log.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+from sqlalchemy import Connection, bindparam, delete, func, inspect, select
+from sqlalchemy.dialects.sqlite import insert
+
+from flockchain.codec import decode, encode
+from flockchain.crypto import sha256
+from flockchain.errors import Fault, Malformed
+from flockchain.state_tree import StateTree
+from flockchain.store.connection import LOG_BYTES, FileLock, checkpoint, faults, open_writer
+from flockchain.store.tables import SCHEMA_VERSION, blocks, make_id, meta, metadata, receipts, state_rows, txs
+from flockchain.types.chain import Block, Commit
+from flockchain.types.rows import TABLES, Row, Stake, row_key
+from flockchain.types.tx import Receipt, TxResult
+
+MAX_LOG_BYTES = 256 * 2**20
+"""Size of the log at which the next block waits for a checkpoint."""
+_ROWS_AT_ONCE = 10_000
+_KINDS: dict[int, type[Row]] = {table.tag: kind for kind, table in TABLES.items()}
+
+
+class Outcome(Protocol):
+    """What executing a block left; execution's `BlockOutcome` is one."""
+
+    @property
+    def results(self) -> Sequence[TxResult]: ...
+    @property
+    def receipts(self) -> Sequence[Receipt]: ...
+    @property
+    def write_set(self) -> Mapping[bytes, Row | None]: ...
+    @property
+    def results_root(self) -> bytes: ...
+    @property
+    def state_root(self) -> bytes: ...
+
+
+class ChainStore:
+    """Opens or creates the file; raises `Fault` when it is locked, damaged, unreadable or of a newer version."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
+        with faults(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self._path.with_suffix(".lock"))
+        try:
+            with faults(self._path):
+                self._engine = open_writer(self._path)
+                self._check_schema()
+                self._height = self._read_height()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def close(self) -> None:
+        """Fold the log into the file and let go of it."""
+        with faults(self._path):
+            self._engine.dispose()
+            checkpoint(self._path, "TRUNCATE")
+        self._lock.release()
+
+    # Reading back
+
+    @property
+    def height(self) -> int:
+        """Of the newest persisted block; 0 before the first."""
+        return self._height
+
+    @property
+    def genesis_bytes(self) -> bytes | None:
+        """As given to `initialize`; None for a new file."""
+        with faults(self._path), self._engine.begin() as connection:
+            value: bytes | None = connection.scalar(select(meta.c.value).where(meta.c.name == "genesis"))
+            return value
+
+    def load_rows(self) -> Iterator[Row]:
+        """Every row of the state after block `height`, in key order."""
+        query = select(state_rows.c.key, state_rows.c.value).order_by(state_rows.c.key)
+        with faults(self._path), self._engine.begin() as connection:
+            for key, value in connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query):
+                yield decode_row(key, value)
+
+    def block(self, height: int) -> Block | None:
+        with faults(self._path), self._engine.begin() as connection:
+            return read_block(connection, height)
+
+    def commit(self, height: int) -> Commit | None:
+        """The certificate that decided the block of this height."""
+        with faults(self._path), self._engine.begin() as connection:
+            return read_commit(connection, height)
+
+    def state_root(self) -> bytes:
+        """State root after block `height`, as persisted with it."""
+        query = select(blocks.c.state_root).where(blocks.c.height == self._height)
+        if self._height == 0:
+            query = select(meta.c.value).where(meta.c.name == "genesis_state_root")
+        with faults(self._path), self._engine.begin() as connection:
+            root: bytes | None = connection.scalar(query)
+        assert root is not None, "initialize() comes first"
+        return root
+
+    # Writing
+
+    def initialize(self, genesis_bytes: bytes, rows: Iterable[Row]) -> None:
+        """Write the state at height 0; only into a file that has none."""
+        assert self.genesis_bytes is None, "a chain is initialized once"
+        assert self._height == 0
+        write_set = {row_key(row): row for row in rows}
+        tree = StateTree()
+        tree.update({key: encode(row) for key, row in write_set.items()})
+        with faults(self._path), self._engine.begin() as connection:
+            _write_meta(connection, "genesis", genesis_bytes)
+            _write_meta(connection, "genesis_state_root", tree.root)
+            _write_rows(connection, write_set)
+
+    def persist_block(self, block: Block, commit: Commit, outcome: Outcome) -> None:
+        """One transaction: the block, its certificate, results, receipts, changed rows and roots."""
+        self.persist_blocks([(block, commit, outcome)])
+
+    def persist_blocks(self, decided: Sequence[tuple[Block, Commit, Outcome]]) -> None:
+        """Consecutive decided blocks in one transaction: one fsync for all, for catching up."""
+        height = self._height
+        with faults(self._path):
+            if self.log_bytes > MAX_LOG_BYTES:
+                checkpoint(self._path, "RESTART")
+            with self._engine.begin() as connection:
+                for block, commit, outcome in decided:
+                    assert block.height == height + 1, f"block {block.height} does not follow {height}"
+                    assert commit.height == block.height
+                    assert commit.block_id == block.block_id()
+                    assert len(outcome.results) == len(block.txs)
+                    _write_block(connection, block, commit, outcome)
+                    height = block.height
+        self._height = height
+
+    # The log
+
+    @property
+    def log_bytes(self) -> int:
+        """Size of the write-ahead log file."""
+        try:
+            return self._path.with_name(self._path.name + "-wal").stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    @property
+    def is_checkpoint_due(self) -> bool:
+        return self.log_bytes > LOG_BYTES
+
+    def checkpoint(self) -> None:
+        """Copy what the log holds into the file. Safe on another thread: it blocks neither the writer nor a reader.
+
+        The log begins anew with the first block after a checkpoint that caught up with the writer.
+        """
+        with faults(self._path):
+            checkpoint(self._path, "PASSIVE")
+
+    # Opening
+
+    def _check_schema(self) -> None:
+        with self._engine.begin() as connection:
+            if inspect(connection).has_table(meta.name):
+                check_schema(connection, self._path)
+            else:
+                metadata.create_all(connection)
+                _write_meta(connection, "schema_version", str(SCHEMA_VERSION).encode())
+
+    def _read_height(self) -> int:
+        with self._engine.begin() as connection:
+            return connection.scalar(select(func.max(blocks.c.height))) or 0
+
+
+def check_schema(connection: Connection, path: Path) -> None:
+    """Raise `Fault` for a file of another version of this program, or of another program."""
+    found: bytes | None = connection.scalar(select(meta.c.value).where(meta.c.name == "schema_version"))
+    if found != str(SCHEMA_VERSION).encode():
+        raise Fault(
+            f"{path}: schema version {(found or b'none').decode()}, this program reads {SCHEMA_VERSION}: "
+            "install the version of flockchain that wrote it, or move the file away and sync from peers"
+        )
+
+
+def decode_row(key: bytes, value: bytes) -> Row:
+    """A row as stored; raises `Fault` when its bytes are damaged."""
+    kind = _KINDS.get(key[0])
+    if kind is None:
+        raise Fault(f"chain.sqlite holds a row of unknown kind {key[0]}: it is of another version of flockchain")
+    try:
+        return decode(kind, value)
+    except Malformed as error:
+        raise Fault(f"chain.sqlite: the row {key.hex()} is damaged ({error}): restore a snapshot") from error
+
+
+def read_block(connection: Connection, height: int) -> Block | None:
+    """The block of this height with its transactions; None when it is not stored."""
+    data: bytes | None = connection.scalar(select(blocks.c.block).where(blocks.c.height == height))
+    if data is None:
+        return None
+    within = txs.c.id.between(make_id(height, 0), make_id(height + 1, 0) - 1)
+    bodies = connection.scalars(select(txs.c.bytes).where(within).order_by(txs.c.id)).all()
+    return msgspec.structs.replace(decode(Block, data), txs=tuple(bodies))
+
+
+def read_commit(connection: Connection, height: int) -> Commit | None:
+    """The certificate that decided the block of this height; None when it is not stored."""
+    query = select(blocks.c.commit_certificate).where(blocks.c.height == height)
+    data: bytes | None = connection.scalar(query)
+    return None if data is None else decode(Commit, data)
+
+
+def _write_meta(connection: Connection, name: str, value: bytes) -> None:
+    connection.execute(insert(meta).values(name=name, value=value))
+
+
+def _write_block(connection: Connection, block: Block, commit: Commit, outcome: Outcome) -> None:
+    connection.execute(
+        insert(blocks).values(
+            height=block.height,
+            block_id=block.block_id(),
+            time_ms=block.header.time_ms,
+            tx_count=len(block.txs),
+            block=encode(msgspec.structs.replace(block, txs=())),
+            commit_certificate=encode(commit),
+            results_root=outcome.results_root,
+            state_root=outcome.state_root,
+        )
+    )
+    _write_many(connection, insert(txs), [_tx_values(block, i, r) for i, r in enumerate(outcome.results)])
+    _write_many(connection, insert(receipts), [_receipt_values(block, i, r) for i, r in enumerate(outcome.receipts)])
+    _write_rows(connection, outcome.write_set)
+
+
+def _tx_values(block: Block, position: int, result: TxResult) -> dict[str, Any]:
+    data = block.txs[position]
+    assert result.hash == sha256(data)
+    return {
+        "id": make_id(block.height, position),
+        "hash": result.hash,
+        "kind": result.kind,
+        "sender": result.sender,
+        "code": result.code,
+        "message": result.message,
+        "fee_uflk": result.fee_uflk,
+        "bytes": data,
+    }
+
+
+def _receipt_values(block: Block, position: int, receipt: Receipt) -> dict[str, Any]:
+    return {
+        "id": make_id(block.height, position),
+        "kind": receipt.kind,
+        "account": receipt.account,
+        "task": receipt.task,
+        "round": receipt.round,
+        "amount_uflk": receipt.amount_uflk,
+        "body": encode(receipt),
+    }
+
+
+def _write_rows(connection: Connection, write_set: Mapping[bytes, Row | None]) -> None:
+    changed = [
+        {"key": key, "ref": compute_ref(row), "value": encode(row)} for key, row in write_set.items() if row is not None
+    ]
+    upsert = insert(state_rows)
+    upsert = upsert.on_conflict_do_update(
+        index_elements=["key"], set_={"ref": upsert.excluded.ref, "value": upsert.excluded.value}
+    )
+    _write_many(connection, upsert, changed)
+    removed = [{"removed": key} for key, row in write_set.items() if row is None]
+    _write_many(connection, delete(state_rows).where(state_rows.c.key == bindparam("removed")), removed)
+
+
+def _write_many(connection: Connection, statement: Any, values: list[dict[str, Any]]) -> None:
+    """executemany; nothing for an empty list, which SQLAlchemy would take for one row of defaults."""
+    if values:
+        connection.execute(statement, values)
+
+
+def compute_ref(row: Row) -> str | None:
+    """The second way to find a row of this kind, if it has one."""
+    return row.target if isinstance(row, Stake) else None
