@@ -16,7 +16,7 @@ MAX_FIGURE_PPM = 1_000_000_000
 """A thousandfold loss; what is beyond says nothing more."""
 BALLOT_ENTRY_BYTES = 600
 BALLOT_DOMAIN_BYTES = 24
-"""Upper bounds of one entry (root, status, reason, five screens) and of one figure in a ballot."""
+"""Room for one entry (root, status, a long reason, ten screens) and for one figure in a ballot."""
 
 
 def compute_seal(genesis_hash: bytes, ballot: Ballot, voter: bytes, salt: bytes) -> bytes:
@@ -26,7 +26,7 @@ def compute_seal(genesis_hash: bytes, ballot: Ballot, voter: bytes, salt: bytes)
 
 
 def compute_ballot_bytes(adapters: int, domains: int) -> int:
-    """Upper bound of the bytes of a ballot over so many adapters."""
+    """Bytes that a ballot over so many adapters may need."""
     return adapters * (BALLOT_ENTRY_BYTES + domains * BALLOT_DOMAIN_BYTES)
 
 

@@ -1,0 +1,359 @@
+"""The end of a training round: what the votes cost, what the candidate becomes, who is paid, what comes next."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from flockchain.execution.balances import increase_balance
+from flockchain.execution.candidate import (
+    Agreement,
+    compute_agreement,
+    compute_losses,
+    find_objection,
+    get_claim,
+    get_gains,
+    is_lower,
+)
+from flockchain.execution.context import Context
+from flockchain.execution.draw import Judge
+from flockchain.execution.figures import clip_text
+from flockchain.execution.offences import penalise
+from flockchain.execution.outliers import compute_outliers
+from flockchain.execution.rewards import Rewards, compute_flalliance_shares, compute_merit_shares, compute_rewards
+from flockchain.execution.rounds import (
+    get_accepted,
+    get_attestations,
+    get_ballots,
+    get_committee,
+    get_sealed_voters,
+    get_submissions,
+    start_round,
+)
+from flockchain.execution.state import State
+from flockchain.execution.verdict import compute_verdicts
+from flockchain.types.rows import Adapter, Draw, OpenTask, Task, TaskStatus, TrainingRound, Verdict
+from flockchain.types.task import AttestationBody
+
+NOBODY = bytes(20)
+"""Author of a global adapter: it is a rule's result, not a person's."""
+
+
+def record_verdicts(context: Context, task: Task, training_round: TrainingRound, *, voted: bool) -> TrainingRound:
+    """Derive the verdicts, slash what they and the votes call for, and write them into the round.
+
+    `voted` is False when there was nothing to vote on: then no judge owed a vote.
+    """
+    state = context.state
+    judges, ballots = get_committee(state, training_round), get_ballots(state, training_round)
+    verdicts = compute_verdicts(
+        task.spec,
+        submissions=[(row.root, row.trainer) for row in get_submissions(state, training_round)],
+        published=training_round.published,
+        judges=judges,
+        assignments=training_round.assignments,
+        ballots=ballots,
+    )
+    seats, revealed = sum(j.seats for j in judges), sum(j.seats for j in judges if j.address in ballots)
+    verdicts = tuple(_apply_verdict(context, task, training_round, verdict, seats, revealed) for verdict in verdicts)
+    if voted:
+        _penalise_judges(context, task, training_round, judges)
+    recorded = msgspec.structs.replace(training_round, verdicts=verdicts)
+    state.put(recorded)
+    return recorded
+
+
+def _apply_verdict(
+    context: Context, task: Task, training_round: TrainingRound, verdict: Verdict, seats: int, revealed: int
+) -> Verdict:
+    facts = {"seats": seats, "revealed_seats": revealed, "tolerance_ppm": task.spec.judge.tolerance_ppm}
+    for tally in verdict.tallies:
+        name = task.spec.domains[tally.domain]
+        facts[f"{name}.covering_seats"] = tally.covering_seats
+        facts[f"{name}.harm_seats"] = tally.harm_seats
+        facts[f"{name}.help_seats"] = tally.help_seats
+        facts[f"{name}.median_change_ppm"] = tally.median_change_ppm
+    base_ppm = {"reject": task.spec.penalties.rejected_ppm, "unavailable": task.spec.penalties.unpublished_ppm}
+    reason = f"{verdict.outcome}: {verdict.reason}"
+    taken = penalise(context, task, training_round, verdict.trainer, base_ppm.get(verdict.outcome, 0), reason, **facts)
+    context.add_receipt(
+        "verdict",
+        verdict.trainer,
+        0,
+        reason,
+        task=task.id,
+        round=training_round.number,
+        evidence=verdict.root,
+        **facts,
+    )
+    return msgspec.structs.replace(verdict, slashed_uflk=taken)
+
+
+def _penalise_judges(context: Context, task: Task, training_round: TrainingRound, judges: Sequence[Judge]) -> None:
+    state, penalties = context.state, task.spec.penalties
+    sealed, ballots = get_sealed_voters(state, training_round), get_ballots(state, training_round)
+    for judge in judges:
+        if judge.address not in sealed:
+            reason = "absent: no sealed vote by the end of COMMIT"
+            penalise(context, task, training_round, judge.address, penalties.absent_ppm, reason, seats=judge.seats)
+        elif judge.address not in ballots:
+            reason = "unrevealed: a sealed vote was not opened by the end of REVEAL"
+            penalise(context, task, training_round, judge.address, penalties.unrevealed_ppm, reason, seats=judge.seats)
+    for outlier in compute_outliers(task.spec, judges, training_round.assignments, ballots):
+        penalise(
+            context,
+            task,
+            training_round,
+            outlier.judge,
+            penalties.outlier_ppm,
+            f"outlier: its figure for adapter {outlier.root.hex()[:12]} on {task.spec.domains[outlier.domain]} is "
+            "farther from the median of its peers than the task allows",
+            change_ppm=outlier.change_ppm,
+            median_ppm=outlier.median_ppm,
+            limit_ppm=outlier.limit_ppm,
+        )
+
+
+def find_agreement(context: Context, training_round: TrainingRound, bonded_accounts: int) -> Agreement | None:
+    """On which candidate the attesters agree now; `bonded_accounts` is 0 until the committee's deadline."""
+    judges = get_committee(context.state, training_round)
+    return compute_agreement(judges, get_attestations(context.state, training_round), bonded_accounts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Payees:
+    """Who is paid in this round, and in what proportion."""
+
+    trainers: tuple[bytes, ...] = ()
+    trainer_shares: tuple[int, ...] = ()
+    committee: tuple[bytes, ...] = ()
+    committee_shares: tuple[int, ...] = ()
+
+
+def settle_void(context: Context, task: Task, training_round: TrainingRound, outcome: str) -> None:
+    """Nothing could be judged: the previous global adapter stays, and this round's reward waits in the pool."""
+    _settle(context, task, training_round, outcome, _Payees(), previous=True)
+
+
+def settle_judged(context: Context, task: Task, training_round: TrainingRound, outcome: str) -> None:
+    """No adapter was accepted: the previous one stays. Judges that revealed are paid for their work, since a judge
+    who earns only when something is accepted would accept anything.
+    """
+    ballots = get_ballots(context.state, training_round)
+    payees = _pay_committee(get_committee(context.state, training_round), ballots)
+    _settle(context, task, training_round, outcome, payees, previous=True)
+
+
+def settle_aggregated(context: Context, task: Task, training_round: TrainingRound, agreement: Agreement | None) -> None:
+    """AGGREGATE is over: the agreed candidate becomes the global adapter, unless its judges object."""
+    state = context.state
+    judges, attestations = get_committee(state, training_round), get_attestations(state, training_round)
+    _penalise_attesters(context, task, training_round, judges, attestations, agreement)
+    if agreement is None:
+        outcome = "no candidate was attested by two thirds of the seats: the previous adapter stays, payment waits"
+        _settle(context, task, training_round, outcome, _Payees(), previous=True)
+        return
+    claim, ballots = agreement.claim, get_ballots(state, training_round)
+    good = {a: body for a, body in attestations.items() if a in ballots and get_claim(body) == claim}
+    payees = _pay_committee(judges, good)
+    candidate = msgspec.structs.replace(
+        training_round,
+        candidate_root=claim.root,
+        candidate_size_bytes=claim.size_bytes,
+        coefficients=claim.coefficients,
+    )
+    objection = find_objection(task.spec, judges, attestations, claim)
+    if objection is not None:
+        outcome = f"{objection}: the previous adapter stays, the trainers' payment waits"
+        _settle(context, task, candidate, outcome, payees, previous=True)
+        return
+    payees = _add_trainers(state, task, candidate, judges, attestations, agreement, payees)
+    task = _update_best(task, candidate, judges, attestations, agreement)
+    if state.find(Adapter, claim.root) is None:
+        state.put(Adapter(claim.root, "global", task.id, candidate.number, NOBODY, claim.size_bytes))
+    accepted = len(get_accepted(candidate))
+    outcome = f"aggregated {accepted} of {len(candidate.verdicts)} adapters, attested by {agreement.seats} seats"
+    _settle(context, task, candidate, outcome, payees, previous=False)
+
+
+def _penalise_attesters(
+    context: Context,
+    task: Task,
+    training_round: TrainingRound,
+    judges: Sequence[Judge],
+    attestations: Mapping[bytes, AttestationBody],
+    agreement: Agreement | None,
+) -> None:
+    """Missing and losing attestations, like an absence. A judge already penalised for its vote is spared a second."""
+    ballots = get_ballots(context.state, training_round)
+    for judge in judges:
+        body = attestations.get(judge.address)
+        if judge.address not in ballots or (body is not None and agreement is None):
+            continue
+        if body is None:
+            reason = "absent: no attestation of the candidate by the end of AGGREGATE"
+        elif agreement is not None and get_claim(body) != agreement.claim:
+            reason = f"attested candidate {body.candidate.hex()[:12]}, the agreed one has another root or coefficients"
+        else:
+            continue
+        absent_ppm = task.spec.penalties.absent_ppm
+        penalise(context, task, training_round, judge.address, absent_ppm, reason, seats=judge.seats)
+
+
+def _pay_committee(judges: Sequence[Judge], worked: Mapping[bytes, object]) -> _Payees:
+    paid = [judge for judge in judges if judge.address in worked]
+    return _Payees(
+        committee=tuple(judge.address for judge in paid), committee_shares=tuple(judge.seats for judge in paid)
+    )
+
+
+def _add_trainers(
+    state: State,
+    task: Task,
+    training_round: TrainingRound,
+    judges: Sequence[Judge],
+    attestations: Mapping[bytes, AttestationBody],
+    agreement: Agreement,
+    payees: _Payees,
+) -> _Payees:
+    accepted = [verdict for verdict in training_round.verdicts if verdict.outcome == "accept"]
+    if task.spec.rewards.rule == "merit":
+        gains = get_gains(judges, attestations, agreement.claim)
+        shares = compute_merit_shares([verdict.root for verdict in accepted], gains)
+    else:
+        draw = state.get(Draw, task.id, training_round.number, "trainer")
+        bonds = {candidate.address: candidate.bond_uflk for candidate in draw.candidates}
+        shares = compute_flalliance_shares([bonds[verdict.trainer] for verdict in accepted])
+    trainers = tuple(verdict.trainer for verdict in accepted)
+    return _Payees(trainers, shares, payees.committee, payees.committee_shares)
+
+
+def _update_best(
+    task: Task,
+    training_round: TrainingRound,
+    judges: Sequence[Judge],
+    attestations: Mapping[bytes, AttestationBody],
+    agreement: Agreement,
+) -> Task:
+    """The settled candidate becomes the best one when its losses are lower in sum over the domains.
+
+    Against the adapter it replaces this is measured on the same holdouts; only when an older one is the best so far
+    are figures of two committees compared.
+    """
+    root = agreement.claim.root
+    candidate, previous = compute_losses(len(task.spec.domains), judges, attestations, agreement.claim)
+    known = previous if task.best_root == training_round.base_root else task.best_loss_ubpb
+    if not any(candidate) or (any(known) and not is_lower(candidate, known)):
+        return msgspec.structs.replace(task, global_root=root)
+    return msgspec.structs.replace(task, global_root=root, best_root=root, best_loss_ubpb=candidate)
+
+
+def _settle(
+    context: Context,
+    task: Task,
+    training_round: TrainingRound,
+    outcome: str,
+    payees: _Payees,
+    *,
+    previous: bool,
+) -> None:
+    """Pay, close the round once and for all, and start the next or end the task."""
+    assert training_round.phase != "settled"
+    state = context.state
+    rewards = compute_rewards(
+        pool_uflk=task.pool_uflk,
+        rounds_left=task.spec.rounds - task.settled_rounds,
+        committee_ppm=task.spec.rewards.committee_ppm,
+        trainer_shares=payees.trainer_shares,
+        committee_shares=payees.committee_shares,
+    )
+    rewarded = dict(zip(payees.trainers, rewards.trainers_uflk, strict=True))
+    coefficients = {c.root: c.ppm for c in training_round.coefficients} if not previous else {}
+    settled = msgspec.structs.replace(
+        training_round,
+        phase="settled",
+        deadline_ms=context.time_ms,
+        draw_height=0,
+        acted=0,
+        expected=0,
+        verdicts=tuple(
+            msgspec.structs.replace(
+                verdict,
+                reward_uflk=rewarded.get(verdict.trainer, 0),
+                coefficient_ppm=coefficients.get(verdict.root, 0),
+            )
+            for verdict in training_round.verdicts
+        ),
+        result_root=training_round.base_root if previous else training_round.candidate_root,
+        settled_ms=context.time_ms,
+        outcome=clip_text(outcome),
+    )
+    state.put(settled)
+    _pay(context, task, settled, payees, rewards)
+    task = msgspec.structs.replace(
+        task,
+        pool_uflk=task.pool_uflk - rewards.paid_uflk,
+        settled_rounds=task.settled_rounds + 1,
+    )
+    state.put(task)
+    if task.settled_rounds == task.spec.rounds:
+        close_task(context, task, "finished", f"all {task.spec.rounds} rounds are settled")
+        return
+    task = msgspec.structs.replace(task, round=task.round + 1)
+    state.put(task)
+    start_round(context, task)
+
+
+def _pay(context: Context, task: Task, settled: TrainingRound, payees: _Payees, rewards: Rewards) -> None:
+    """Move each reward out of the pool (the caller lowers it) and explain it."""
+    rule, number = task.spec.rewards.rule, settled.number
+    split = {"pool_uflk": task.pool_uflk, "round_reward_uflk": rewards.round_reward_uflk}
+    sides = (
+        (f"trainer of an accepted adapter, rule {rule}", payees.trainers, payees.trainer_shares, rewards.trainers_uflk),
+        (
+            "committee, by seats that revealed and attested",
+            payees.committee,
+            payees.committee_shares,
+            rewards.committee_uflk,
+        ),
+    )
+    for reason, addresses, shares, amounts in sides:
+        for address, share, amount in zip(addresses, shares, amounts, strict=True):
+            increase_balance(context.state, address, amount)
+            facts = {**split, "share": share, "of_shares": sum(shares)}
+            context.add_receipt("reward", address, amount, reason, task=task.id, round=number, evidence=b"", **facts)
+    context.add_receipt(
+        "settlement",
+        task.creator,
+        rewards.paid_uflk,
+        settled.outcome,
+        task=task.id,
+        round=number,
+        evidence=settled.result_root,
+        **split,
+        rounds_left=task.spec.rounds - task.settled_rounds,
+        trainers_uflk=sum(rewards.trainers_uflk),
+        committee_uflk=sum(rewards.committee_uflk),
+        accepted=len(get_accepted(settled)),
+        submitted=len(settled.verdicts),
+        seats=sum(member.seats for member in settled.committee),
+    )
+
+
+def close_task(context: Context, task: Task, status: TaskStatus, reason: str) -> None:
+    """End the task: what is left of the pool and the deposit go back to the creator, bonds can be taken out."""
+    state = context.state
+    refund = task.pool_uflk + task.deposit_uflk
+    state.put(msgspec.structs.replace(task, status=status, reason=clip_text(reason), pool_uflk=0, deposit_uflk=0))
+    state.delete(OpenTask, task.id)
+    increase_balance(state, task.creator, refund)
+    context.add_receipt(
+        "refund",
+        task.creator,
+        refund,
+        f"task {task.id} is {status}: {reason}",
+        task=task.id,
+        round=task.round,
+        pool_uflk=task.pool_uflk,
+        deposit_uflk=task.deposit_uflk,
+    )
