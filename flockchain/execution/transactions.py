@@ -134,10 +134,10 @@ def check_tx(state: State, tx_bytes: bytes, now_ms: int) -> CheckedTx:
     )
 
 
-def preview_tx(state: State, tx_bytes: bytes, now_ms: int) -> TxResult:
+def preview_tx(state: State, tx_bytes: bytes, now_ms: int, verified: Container[bytes] = ()) -> TxResult:
     """The result it would have if the next block held it alone; the state is unchanged. Raises `Refused`."""
     chain = state.get(Chain)
-    parsed = parse_tx(tx_bytes, chain)
+    parsed = parse_tx(tx_bytes, chain, verified)
     context = Context(state, chain.height + 1, max(now_ms, chain.time_ms + 1), proposer=b"")
     savepoint = state.savepoint()
     try:

@@ -1,0 +1,64 @@
+"""Two transactions of one sender for one training round that say different things.
+
+They count whether a block holds them or not, and whatever their nonces: what is punished is the second signature,
+for only who signs twice can show different people different things.
+"""
+
+from flockchain.codec import Canonical, decode, encode
+from flockchain.crypto import address_of, is_signature_valid, signing_context
+from flockchain.errors import Refused
+from flockchain.execution.evidence.offence import Offence, compute_offence_key
+from flockchain.execution.staking import make_task_target
+from flockchain.execution.state import State
+from flockchain.types.chain import TX_PURPOSE
+from flockchain.types.rows import Chain, Task, TrainingRound
+from flockchain.types.tx import SignedTx, Tx
+
+
+class SignedPair(Canonical, frozen=True):
+    """Sorted by hash, so that one pair has one form."""
+
+    first: SignedTx
+    second: SignedTx
+
+
+def check_pair(state: State, pair: SignedPair, kind: str) -> tuple[Tx, Tx]:
+    """Both transactions, signed by one sender, of this kind and chain; raises `Refused`."""
+    if pair.first.hash() >= pair.second.hash():
+        raise Refused("bad-evidence", "the transactions of an evidence differ and are sorted by hash")
+    chain = state.get(Chain)
+    context = signing_context(TX_PURPOSE, chain.genesis_hash)
+    for signed in (pair.first, pair.second):
+        tx = signed.tx
+        if tx.kind != kind or tx.chain_id != chain.chain_id:
+            raise Refused(
+                "bad-evidence", f"a transaction of kind {tx.kind!r} for {tx.chain_id[:64]!r} proves nothing here"
+            )
+        is_own = address_of(signed.public_key) == tx.sender
+        if not is_own or not is_signature_valid(signed.public_key, context, encode(tx), signed.signature):
+            raise Refused("bad-signature", "a transaction of the evidence has a wrong key or signature")
+    if pair.first.tx.sender != pair.second.tx.sender:
+        raise Refused("bad-evidence", "the two transactions have different senders: that is no offence")
+    return pair.first.tx, pair.second.tx
+
+
+def make_pair_offence(state: State, kind: str, sender: bytes, number: int, round: int, what: str) -> Offence:
+    """The offence against training round `round` of task `number`; one per sender, kind and round."""
+    task, training = state.find(Task, number), state.find(TrainingRound, number, round)
+    if task is None or training is None:
+        raise Refused("not-found", f"there is no training round {round} of task {number}")
+    cap = state.get(Chain).params.tasks.max_penalty_ppm
+    return Offence(
+        key=compute_offence_key(kind, sender, number, round),
+        owner=sender,
+        target=make_task_target(number),
+        offence_ms=training.started_ms,
+        penalty_ppm=min(task.spec.penalties.double_ppm, cap),
+        reason=f"signed two different {what} for round {round} of task {number}",
+        task=number,
+        round=round,
+    )
+
+
+def decode_body(kind: type[Canonical], tx: Tx) -> Canonical:
+    return decode(kind, tx.body)
