@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 
 from .faults import SIZES
 from .replica import HEIGHTS
@@ -67,14 +68,15 @@ def _positive(text: str) -> int:
 
 def _results(jobs: list[tuple[int, int]], workers: int) -> Iterator[Outcome | Finding]:
     if workers == 1:
-        yield from map(_run, jobs)
+        yield from (simulate(seed, n) for seed, n in jobs)
         return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap_unordered(_run, jobs, chunksize=max(1, min(20, len(jobs) // workers)))
-
-
-def _run(job: tuple[int, int]) -> Outcome | Finding:
-    return simulate(*job)
+    seeds, sizes = zip(*jobs, strict=True)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        results = pool.map(simulate, seeds, sizes, chunksize=max(1, min(20, len(jobs) // workers)))
+        try:
+            yield from results
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _trace(jobs: list[tuple[int, int]]) -> int:

@@ -31,6 +31,7 @@ class Invariants:
 
     def check_signature(self, message: Vote | Proposal) -> None:
         """A signature of an honest node is about to leave."""
+        key: tuple[bytes, int, int, object]
         if isinstance(message, Vote):
             key = (message.validator, message.height, message.round, message.kind)
         else:
