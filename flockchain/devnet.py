@@ -300,7 +300,7 @@ def find_free_base_port(validators: int) -> int:
 
 def _is_ready(devnet: Devnet) -> bool:
     with httpx.Client(timeout=2.0, trust_env=False) as http:
-        heights = [_ask(http, f"{url}/v1/status").get("height", 0) for url in devnet.api_urls()]
+        heights: list[int] = [_ask(http, f"{url}/v1/status").get("height", 0) for url in devnet.api_urls()]
     return min(heights) >= READY_HEIGHT
 
 
