@@ -154,14 +154,17 @@ class Client:
         content = body if isinstance(body, bytes) else encode(body)
         fee = 0 if free else fee_uflk
         while True:
-            signed = self._sign(key, Tx(network.chain_id, kind, sender, nonce, fee or 0, expires_ms, content))
+            signed = self.sign(key, kind, content, nonce=nonce, fee_uflk=fee or 0, expires_ms=expires_ms)
             least = network.min_fee_uflk + network.fee_per_byte_uflk * len(signed)
             if fee is not None and (free or fee_uflk is not None or fee >= least):
                 return signed
             fee = least
 
-    def _sign(self, key: SigningKey, tx: Tx) -> bytes:
-        context = signing_context(TX_PURPOSE, self.network().genesis_hash)
+    def sign(self, key: SigningKey, kind: str, body: bytes, *, nonce: int, fee_uflk: int, expires_ms: int) -> bytes:
+        """Canonical bytes of a transaction with every field given."""
+        network = self.network()
+        tx = Tx(network.chain_id, kind, address_of(bytes(key.verify_key)), nonce, fee_uflk, expires_ms, body)
+        context = signing_context(TX_PURPOSE, network.genesis_hash)
         return encode(SignedTx(tx, bytes(key.verify_key), sign(key, context, encode(tx))))
 
     def submit(self, tx_bytes: bytes) -> str:

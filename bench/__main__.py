@@ -1,0 +1,41 @@
+"""``python -m bench [name ...]``: run benchmarks and write their results."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+
+from bench import chain
+from bench.report import Result, make_document, save
+
+BENCHMARKS: dict[str, Callable[[], list[Result]]] = {
+    "start": lambda: [chain.measure_start(runs=5)],
+    "finality": lambda: chain.measure_idle(transfers=200),
+    "throughput": lambda: chain.measure_throughput(validators=4, rate=500, seconds=60),
+    "throughput-1": lambda: chain.measure_throughput(validators=1, rate=1500, seconds=20),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"which: {', '.join(BENCHMARKS)} (default: all)")
+    parser.add_argument("--json", action="store_true", help="print JSON on stdout and nothing else")
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}")
+    everything: list[Result] = []
+    for name in options.names or BENCHMARKS:
+        print(f"running {name} ...", file=sys.stderr)
+        results = BENCHMARKS[name]()
+        save(name, results)
+        everything += results
+        for result in results if not options.json else ():
+            print(f"{result.name:<28} {result.median:>12,} {result.unit}   ({result.min:,} to {result.max:,})")
+    if options.json:
+        print(json.dumps(make_document(everything), indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
