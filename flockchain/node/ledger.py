@@ -1,0 +1,136 @@
+"""The tip of the chain: state and state tree in memory, the store beneath, and what the node asks of them."""
+
+from collections.abc import Container
+
+from flockchain.codec import encode
+from flockchain.consensus.messages import Step
+from flockchain.consensus.powers import ValidatorPowers
+from flockchain.consensus.proposals import FUTURE_ROUNDS
+from flockchain.crypto import format_address, is_signature_valid, signing_context
+from flockchain.errors import Refused
+from flockchain.execution.balances import get_account
+from flockchain.execution.block import BlockOutcome, check_block, execute_block, get_rotation, get_validators
+from flockchain.execution.commits import check_commit
+from flockchain.execution.genesis import load_state
+from flockchain.node.ports import Store
+from flockchain.params import Params
+from flockchain.rotation import compute_proposer
+from flockchain.types.chain import (
+    EMPTY_COMMIT,
+    PROPOSAL_PURPOSE,
+    VOTE_PURPOSE,
+    Block,
+    Commit,
+    SignedProposal,
+    SignedVote,
+)
+from flockchain.types.rows import Chain, SetMember
+
+
+class Ledger:
+    """The state after the newest decided block. `apply` is the only way forward."""
+
+    def __init__(self, store: Store) -> None:
+        """Load the state of an initialised store."""
+        self.store = store
+        self.state, self.tree = load_state(store.load_rows())
+        self.last_block = store.block(self.height)
+        self.last_commit = store.commit(self.height) or EMPTY_COMMIT
+        """The commit that the next block carries."""
+        self.had_work = self.last_block is not None and bool(self.last_block.txs)
+        """Whether the newest block should be followed by one that proves its state root."""
+        genesis_hash = self.chain.genesis_hash
+        self.vote_context = signing_context(VOTE_PURPOSE, genesis_hash)
+        self.proposal_context = signing_context(PROPOSAL_PURPOSE, genesis_hash)
+        self._proposers: dict[tuple[int, int], bytes] = {}
+        assert store.height == self.height, "the store's rows belong to its newest block"
+
+    @property
+    def chain(self) -> Chain:
+        return self.state.get(Chain)
+
+    @property
+    def height(self) -> int:
+        """Newest decided height."""
+        return self.chain.height
+
+    @property
+    def params(self) -> Params:
+        return self.chain.params
+
+    def members(self, height: int) -> tuple[SetMember, ...]:
+        """The validator set of the newest, the next or the following height."""
+        return get_validators(self.state, height)
+
+    def powers(self, height: int) -> ValidatorPowers:
+        """The same set as consensus wants it."""
+        members = self.members(height)
+        return ValidatorPowers(tuple(m.address for m in members), tuple(m.power for m in members))
+
+    def proposer_of(self, height: int, round: int) -> bytes:
+        """Whose turn it is in a round of the next height."""
+        key = (height, round)
+        if key not in self._proposers:
+            self._proposers[key] = compute_proposer(get_rotation(self.state, height), round)
+        return self._proposers[key]
+
+    def next_nonce(self, address: bytes) -> int:
+        return get_account(self.state, address).nonce
+
+    def check(self, block: Block, verified: Container[bytes]) -> None:
+        """Refuse a block that may not come next. `verified`: hashes of transactions with checked signatures."""
+        check_block(self.state, block, verified)
+
+    def check_commit(self, block: Block, commit: Commit) -> None:
+        """Refuse unless `commit` decides `block` at the next height."""
+        members = self.members(self.height + 1)
+        check_commit(commit, members, self.height + 1, block.block_id(), self.chain.genesis_hash)
+
+    def check_vote(self, vote: SignedVote) -> None:
+        """Refuse a vote for the next height that no validator of it signed."""
+        member = self._member(vote.validator)
+        if not is_signature_valid(member.public_key, self.vote_context, encode(vote.body), vote.signature):
+            raise Refused("bad-signature", f"vote with a wrong signature of {format_address(vote.validator)}")
+
+    def check_proposal(self, proposal: SignedProposal, current_round: int) -> None:
+        """Refuse a proposal for the next height that its round's proposer did not sign."""
+        body = proposal.body
+        if not body.valid_round < body.round <= current_round + FUTURE_ROUNDS:
+            raise Refused(
+                "bad-proposal", f"round {body.round}, valid round {body.valid_round} in round {current_round}"
+            )
+        member = self._member(proposal.proposer)
+        if self.proposer_of(body.height, body.round) != proposal.proposer:
+            raise Refused("bad-proposal", f"{format_address(proposal.proposer)} does not propose round {body.round}")
+        if not is_signature_valid(member.public_key, self.proposal_context, encode(body), proposal.signature):
+            raise Refused("bad-signature", f"proposal with a wrong signature of {format_address(proposal.proposer)}")
+
+    def _member(self, address: bytes) -> SetMember:
+        """A validator of the next height."""
+        for member in self.members(self.height + 1):
+            if member.address == address:
+                return member
+        raise Refused("no-validator", f"{format_address(address)} is no validator of height {self.height + 1}")
+
+    def earliest_next_ms(self) -> int:
+        """When a proposer may make the next block at the earliest."""
+        return self.chain.time_ms + max(1, self.params.consensus.min_block_interval_ms)
+
+    def timeout_ms(self, step: Step, round: int) -> int:
+        """How long a step of a round may last."""
+        params = self.params.consensus
+        base_ms, delta_ms = {
+            Step.PROPOSE: (params.timeout_propose_ms, params.timeout_propose_delta_ms),
+            Step.PREVOTE: (params.timeout_prevote_ms, params.timeout_prevote_delta_ms),
+            Step.PRECOMMIT: (params.timeout_precommit_ms, params.timeout_precommit_delta_ms),
+        }[step]
+        return base_ms + delta_ms * round
+
+    def apply(self, block: Block, commit: Commit) -> BlockOutcome:
+        """Execute and persist a decided block that passed `check`; raises `Fault` when it cannot be stored."""
+        outcome = execute_block(self.state, self.tree, block)
+        self.store.persist_block(block, commit, outcome)
+        self.last_block, self.last_commit = block, commit
+        self.had_work = outcome.had_work
+        self._proposers.clear()
+        return outcome
