@@ -1,4 +1,4 @@
-"""What a task fixes for every learner: the adapter's shape and grid, the local steps, the judging rule. Plain values."""
+"""What a task fixes for every learner: the adapter's shape and grid, the local steps, the judging rule. Only values."""
 
 import dataclasses
 import json

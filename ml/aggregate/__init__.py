@@ -1,0 +1,105 @@
+"""Aggregation rules: integers in, integers out, the same bytes on every machine.
+
+Each sibling file is one rule: one function `aggregate`, and the chunk-local form `combine_block` by which a single
+chunk of a result can be recomputed from the same chunks of its inputs. A new rule is a new file.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, Protocol
+
+import numpy as np
+
+from ml.adapter import Array, GlobalAdapter
+from ml.spec import GLOBAL_LIMIT, GRID_EXTRA_BITS, AdapterSpec
+
+PPM = 1_000_000
+BLOCK_VALUES = 65_536
+"""Values of one module combined at once: 512 KiB in int64, within a core's cache."""
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """The result of one rule on one round's valid updates."""
+
+    delta: GlobalAdapter
+    """int32 change of the global adapter, in grid steps."""
+    coefficients_ppm: dict[str, int]
+    """By root, sorted."""
+
+
+class Rule(Protocol):
+    """What a rule's module offers."""
+
+    def aggregate(
+        self, updates: Mapping[str, Mapping[str, Any]], spec: AdapterSpec, *, norm_cap: int = 0, block: int = ...
+    ) -> Aggregate: ...
+
+    def combine_block(self, blocks: Array, coefficients_ppm: Sequence[int]) -> Array: ...
+
+
+def list_rules() -> tuple[str, ...]:
+    """Names of the rules, sorted: every sibling module."""
+    return tuple(sorted(module.name for module in iter_modules(__path__)))
+
+
+def get_rule(name: str) -> Rule:
+    """The rule of that name. Raises ValueError with the known names."""
+    if name not in list_rules():
+        raise ValueError(f"unknown aggregator {name!r}; known: {', '.join(list_rules())}")
+    rule: Rule = import_module(f"{__name__}.{name}")
+    return rule
+
+
+def aggregate(
+    rule: str, updates: Mapping[str, Mapping[str, Any]], spec: AdapterSpec, *, norm_cap: int = 0
+) -> Aggregate:
+    """Combine the valid updates of a round, by root (hex), under the named rule."""
+    return get_rule(rule).aggregate(updates, spec, norm_cap=norm_cap)
+
+
+def add_to_global(previous: Mapping[str, Any], delta: Mapping[str, Any]) -> GlobalAdapter:
+    """The next global adapter. Raises OverflowError beyond 2^24 grid steps, where float32 ends being exact."""
+    result = {}
+    for module in sorted(delta):
+        total = np.asarray(previous[module]).astype(np.int64) + np.asarray(delta[module])
+        if total.size and int(np.abs(total).max()) >= GLOBAL_LIMIT:
+            raise OverflowError(f"{module} would exceed {GLOBAL_LIMIT} grid steps")
+        result[module] = total.astype(np.int32)
+    return result
+
+
+def stream(
+    rule: Rule, updates: Mapping[str, Mapping[str, Any]], coefficients_ppm: Mapping[str, int], block: int
+) -> GlobalAdapter:
+    """Apply a rule's chunk-local form to every module, block by block, inputs in the order of their roots."""
+    roots = sorted(updates)
+    if not roots:
+        raise ValueError("nothing to aggregate: no valid update")
+    coefficients = [coefficients_ppm[root] for root in roots]
+    delta = {}
+    for module in sorted(updates[roots[0]]):
+        sources = [np.asarray(updates[root][module]) for root in roots]
+        shape = sources[0].shape
+        assert all(source.dtype == np.int8 and source.shape == shape for source in sources)
+        flat = [np.ascontiguousarray(source).reshape(-1) for source in sources]
+        out = np.empty(flat[0].size, np.int32)
+        for start in range(0, out.size, block):
+            blocks = np.stack([values[start : start + block] for values in flat])
+            combined = rule.combine_block(blocks, coefficients)
+            assert combined.size == 0 or int(np.abs(combined).max()) <= 127 << GRID_EXTRA_BITS
+            out[start : start + block] = combined
+        delta[module] = out.reshape(shape)
+    return delta
+
+
+def divide_half_even(numerator: Array, denominator: int) -> Array:
+    """numerator / denominator in int64, halves to the even neighbour (IEEE 754 roundTiesToEven, in integers)."""
+    assert denominator > 0
+    quotient = numerator // denominator
+    twice = 2 * (numerator - quotient * denominator)
+    is_up = (twice > denominator) | ((twice == denominator) & (quotient & 1 == 1))
+    rounded: Array = quotient + is_up
+    return rounded
