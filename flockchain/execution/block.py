@@ -17,6 +17,7 @@ from flockchain.execution.income import process_last_commit, process_late_precom
 from flockchain.execution.invariants import Change, assert_changes
 from flockchain.execution.staking import compute_next_release_ms, process_unbonding
 from flockchain.execution.state import State
+from flockchain.execution.tasks import compute_next_task_deadline_ms, is_draw_pending, process_tasks
 from flockchain.execution.timemarks import process_time_marks
 from flockchain.execution.transactions import CheckedTx, check_tx, decode_tx, preview_tx, process_tx
 from flockchain.execution.validators import (
@@ -125,7 +126,8 @@ def build_block(
 
 def compute_next_due_ms(state: State) -> int | None:
     """The earliest header time at which a block has something to do even without transactions."""
-    return compute_next_release_ms(state)
+    times = (compute_next_release_ms(state), compute_next_task_deadline_ms(state))
+    return min((time_ms for time_ms in times if time_ms is not None), default=None)
 
 
 def is_block_due(state: State, now_ms: int, last_block_had_work: bool) -> bool:
@@ -134,6 +136,7 @@ def is_block_due(state: State, now_ms: int, last_block_had_work: bool) -> bool:
     due_ms = compute_next_due_ms(state)
     return (
         last_block_had_work
+        or is_draw_pending(state)
         or (due_ms is not None and now_ms >= due_ms)
         or now_ms >= chain.time_ms + chain.params.consensus.idle_block_interval_ms
     )
@@ -150,6 +153,7 @@ def _begin_block(context: Context, block: Block) -> None:
 def _end_block(context: Context) -> None:
     """What time brings: releases, tasks' phases, the next validator set."""
     process_unbonding(context)
+    process_tasks(context)
     process_time_marks(context)
     process_validator_set(context)
 
