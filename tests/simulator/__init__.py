@@ -1,7 +1,8 @@
-"""A deterministic simulator: real consensus cores, and nothing else that is real.
+"""A deterministic simulator: real consensus cores, and the real execution if asked for, on a virtual network.
 
-    python -m tests.simulator --seeds 10000             many networks, on all cores
-    python -m tests.simulator --first 4711 --seeds 1 --n 5 --trace   one network, every step printed
+    python -m tests.simulator --seeds 10000                           many networks, on all cores
+    python -m tests.simulator --seeds 100 --app chain                 the same over real blocks
+    python -m tests.simulator --first 4711 --seeds 1 --n 5 --trace    one network, every step printed
 
 One seed is one network of 4, 5 or 7 validators with unequal powers, one of which equivocates, and ten heights. All
 randomness comes from one generator seeded by (seed, n); the clock is a heap of events; so a seed always does the same.
@@ -25,8 +26,9 @@ rule matters, so it follows a plot at each height:
 than two thirds; locks only grow, through crashes too; no honest node's signature leaves for two values of one height,
 round and step; evidence convicts the equivocator alone; equal state roots. In the end: everyone at height ten.
 
-**Tests of the tests** (`mutants.py`): six broken consensus rules, each of which must be caught within a stated number
+**Tests of the tests** (`mutants.py`): broken consensus rules, each of which must be caught within a stated number
 of seeds.
 
-The application is anything with `App`'s four functions (`app.py`).
+The application is anything with `App`'s four functions (`app.py`): a hash chain, because it is fast, or the real
+execution (`chain_app.py`).
 """

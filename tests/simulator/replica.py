@@ -205,7 +205,7 @@ class Replica:
         match message:
             case Vote():
                 self.feed(VoteReceived(message))
-            case Proposal(height=height, value_id=value_id):
+            case Proposal(height=height, value_id=value_id) if self.core.decided is None:
                 is_valid = self.app.validate(height, self.world.values[value_id])
                 self.feed(ProposalReceived(message, is_valid, self.world.is_timely(message)))
             case PolkaCertificate():

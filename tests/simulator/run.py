@@ -3,11 +3,16 @@
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from .app import ToyApp
+from .chain_app import ChainApp
 from .faults import SIZES
 from .invariants import Violation
 from .world import AppFactory, Outcome, World
+
+APPS = ("toy", "chain")
+"""`toy`: a hash chain, for many seeds; `chain`: the real execution."""
 
 
 @dataclass(frozen=True)
@@ -16,11 +21,12 @@ class Finding:
 
     seed: int
     n: int
+    app: str
     what: str
 
     @property
     def replay(self) -> str:
-        return f"python -m tests.simulator --first {self.seed} --seeds 1 --n {self.n} --trace"
+        return f"python -m tests.simulator --first {self.seed} --seeds 1 --n {self.n} --app {self.app} --trace"
 
 
 def size_of(seed: int, sizes: tuple[int, ...] = SIZES) -> int:
@@ -28,16 +34,16 @@ def size_of(seed: int, sizes: tuple[int, ...] = SIZES) -> int:
     return sizes[seed % len(sizes)]
 
 
-def simulate(
-    seed: int, n: int, new_app: AppFactory = ToyApp, trace: Callable[[str], None] | None = None
-) -> Outcome | Finding:
+def simulate(seed: int, n: int, app: str = "toy", trace: Callable[[str], None] | None = None) -> Outcome | Finding:
     """One network, ten heights. A failed assertion of the core is a finding like a broken invariant."""
+    assert app in APPS
+    new_app: AppFactory = ToyApp if app == "toy" else partial(ChainApp, n)
     try:
         return World(seed, n, new_app, trace=trace).run()
     except Violation as violation:
-        return Finding(seed, n, str(violation))
+        return Finding(seed, n, app, str(violation))
     except Exception:
-        return Finding(seed, n, traceback.format_exc())
+        return Finding(seed, n, app, traceback.format_exc())
 
 
 def first_violation(seeds: Iterable[int], invariant: str, sizes: tuple[int, ...] = SIZES) -> int | None:

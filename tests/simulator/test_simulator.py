@@ -23,6 +23,13 @@ def test_networks_agree_under_faults_and_go_on_after_them(first: int) -> None:
         assert isinstance(result, Outcome), f"{result.what}\nreplay: {result.replay}"
 
 
+@pytest.mark.parametrize("first", range(1000, 1024, 6))
+def test_networks_over_the_real_execution_reach_equal_state_roots(first: int) -> None:
+    for seed in range(first, first + 6):
+        result = simulate(seed, size_of(seed), "chain")
+        assert isinstance(result, Outcome), f"{result.what}\nreplay: {result.replay}"
+
+
 def test_seeds_meet_the_faults_they_are_meant_to_meet() -> None:
     outcomes = [simulate(seed, size_of(seed)) for seed in range(30)]
     assert not [outcome for outcome in outcomes if isinstance(outcome, Finding)]
