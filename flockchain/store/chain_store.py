@@ -113,7 +113,7 @@ class ChainStore:
         """Write the state at height 0; only into a file that has none."""
         assert self.genesis_bytes is None, "a chain is initialized once"
         assert self._height == 0
-        write_set = {row_key(row): row for row in rows}
+        write_set = dict(sorted((row_key(row), row) for row in rows))  # in key order: appends to the table
         tree = StateTree()
         tree.update({key: encode(row) for key, row in write_set.items()})
         with faults(self._path), self._engine.begin() as connection:
