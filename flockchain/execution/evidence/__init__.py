@@ -16,7 +16,7 @@ from flockchain.codec import decode
 from flockchain.crypto import format_address
 from flockchain.errors import Refused
 from flockchain.execution.context import Context
-from flockchain.execution.evidence import double_proposal, double_vote
+from flockchain.execution.evidence import double_proposal, double_seal, double_submission, double_vote
 from flockchain.execution.evidence.offence import Offence
 from flockchain.execution.staking import slash_bond
 from flockchain.execution.state import State
@@ -32,7 +32,8 @@ class EvidenceType:
 
 
 EVIDENCE_TYPES: dict[str, EvidenceType] = {
-    module.KIND: EvidenceType(module.KIND, module.Evidence, module) for module in (double_proposal, double_vote)
+    module.KIND: EvidenceType(module.KIND, module.Evidence, module)
+    for module in (double_proposal, double_seal, double_submission, double_vote)
 }
 
 

@@ -4,7 +4,9 @@ They count whether a block holds them or not, and whatever their nonces: what is
 for only who signs twice can show different people different things.
 """
 
-from flockchain.codec import Canonical, decode, encode
+from typing import Any
+
+from flockchain.codec import Canonical, encode
 from flockchain.crypto import address_of, is_signature_valid, signing_context
 from flockchain.errors import Refused
 from flockchain.execution.evidence.offence import Offence, compute_offence_key
@@ -22,8 +24,21 @@ class SignedPair(Canonical, frozen=True):
     second: SignedTx
 
 
-def check_pair(state: State, pair: SignedPair, kind: str) -> tuple[Tx, Tx]:
-    """Both transactions, signed by one sender, of this kind and chain; raises `Refused`."""
+def decode_pair(state: State, pair: SignedPair, kind: str) -> tuple[Any, Any]:
+    """The bodies of both transactions, signed by one sender, of this kind and chain, for one training round.
+
+    Raises `Refused`.
+    """
+    from flockchain.txs import get_type  # late: the type `slash` is built on this package
+
+    first, second = _check_pair(state, pair, kind)
+    one, other = get_type(kind).decode_body(first), get_type(kind).decode_body(second)
+    if (one.task, one.round) != (other.task, other.round):
+        raise Refused("bad-evidence", "the two transactions are for different training rounds: that is no offence")
+    return one, other
+
+
+def _check_pair(state: State, pair: SignedPair, kind: str) -> tuple[Tx, Tx]:
     if pair.first.hash() >= pair.second.hash():
         raise Refused("bad-evidence", "the transactions of an evidence differ and are sorted by hash")
     chain = state.get(Chain)
@@ -42,11 +57,14 @@ def check_pair(state: State, pair: SignedPair, kind: str) -> tuple[Tx, Tx]:
     return pair.first.tx, pair.second.tx
 
 
-def make_pair_offence(state: State, kind: str, sender: bytes, number: int, round: int, what: str) -> Offence:
+def make_pair_offence(state: State, kind: str, pair: SignedPair, number: int, round: int) -> Offence:
     """The offence against training round `round` of task `number`; one per sender, kind and round."""
     task, training = state.find(Task, number), state.find(TrainingRound, number, round)
+    sender = pair.first.tx.sender
     if task is None or training is None:
         raise Refused("not-found", f"there is no training round {round} of task {number}")
+    if sender not in training.trainers and all(seat.address != sender for seat in training.committee):
+        raise Refused("not-drawn", f"the sender has no part in round {round} of task {number}: nothing to punish")
     cap = state.get(Chain).params.tasks.max_penalty_ppm
     return Offence(
         key=compute_offence_key(kind, sender, number, round),
@@ -54,11 +72,13 @@ def make_pair_offence(state: State, kind: str, sender: bytes, number: int, round
         target=make_task_target(number),
         offence_ms=training.started_ms,
         penalty_ppm=min(task.spec.penalties.double_ppm, cap),
-        reason=f"signed two different {what} for round {round} of task {number}",
+        reason=f"signed two different {pair.first.tx.kind} transactions for round {round} of task {number}",
         task=number,
         round=round,
     )
 
 
-def decode_body(kind: type[Canonical], tx: Tx) -> Canonical:
-    return decode(kind, tx.body)
+def make_pair(one: SignedTx, other: SignedTx) -> SignedPair:
+    """The evidence of two conflicting transactions, whichever came first."""
+    first, second = sorted((one, other), key=SignedTx.hash)
+    return SignedPair(first, second)
