@@ -4,8 +4,9 @@
     python -m tests.simulator --seeds 100 --app chain                 the same over real blocks
     python -m tests.simulator --first 4711 --seeds 1 --n 5 --trace    one network, every step printed
 
-One seed is one network of 4, 5 or 7 validators with unequal powers, one of which equivocates, and ten heights. All
-randomness comes from one generator seeded by (seed, n); the clock is a heap of events; so a seed always does the same.
+One seed is one network of 4, 5 or 7 validators with unequal powers, one of which equivocates, and ten heights, at
+some of which a validator is stronger or not in the set. All randomness is seeded by (seed, n); the clock is a heap of
+events; so a seed always does the same.
 
 **Phases.** Safety: until the first honest node has decided seven heights or half a minute (virtual) has passed, faults
 are on. Liveness: then everything heals, and every honest node must reach height ten. The equivocator stays one: in half

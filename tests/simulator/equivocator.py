@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from random import Random
 from typing import Protocol
 
-from flockchain.consensus.messages import Message, PolkaCertificate, Proposal, Vote, VoteKind
+from flockchain.consensus.messages import PolkaCertificate, Proposal, Vote, VoteKind
+
+from .replica import Packet
 
 HOLD = -1
 """A route's answer: keep the packet until the plot is over. None: the ordinary network decides."""
@@ -21,12 +23,12 @@ class Stage(Protocol):
     rng: Random
     now: int
     honest: tuple[bytes, ...]
-    power_of: dict[bytes, int]
     equivocator: bytes
     is_healed: bool
 
-    def send_direct(self, target: bytes, packet: tuple[Message, ...]) -> None: ...
+    def send_direct(self, target: bytes, packet: Packet) -> None: ...
     def proposer_of(self, height: int, round: int) -> bytes: ...
+    def powers_at(self, height: int) -> dict[bytes, int]: ...
     def craft_value(self, height: int, round: int, is_valid: bool) -> bytes: ...
     def release_held(self, height: int) -> None: ...
 
@@ -48,7 +50,7 @@ class Plot:
     def on_proposal(self, proposal: Proposal) -> None:
         """An honest node sent a proposal."""
 
-    def route(self, sender: bytes, target: bytes, packet: tuple[Message, ...]) -> int | None:
+    def route(self, sender: bytes, target: bytes, packet: Packet) -> int | None:
         """Delay in ms for an honest packet, `HOLD`, or None."""
         return None
 
@@ -107,6 +109,8 @@ class IsolateDeciders(Plot):
 
     def __init__(self, stage: Stage, height: int) -> None:
         super().__init__(stage, height)
+        self._power_of = {address: stage.powers_at(height).get(address, 0) for address in stage.honest}
+        self._power_of[stage.equivocator] = stage.powers_at(height)[stage.equivocator]
         self._deciders = self._choose_deciders()
         self._others = [address for address in stage.honest if address not in self._deciders]
         self._blind = self._choose_blind() if stage.rng.random() < 0.6 else []
@@ -135,7 +139,7 @@ class IsolateDeciders(Plot):
         if proposal.round == 0 and not self.is_over:
             self._support(proposal.value_id)
 
-    def route(self, sender: bytes, target: bytes, packet: tuple[Message, ...]) -> int | None:
+    def route(self, sender: bytes, target: bytes, packet: Packet) -> int | None:
         if self.is_over:
             return None
         proposals = [message for message in packet if isinstance(message, Proposal)]
@@ -159,7 +163,7 @@ class IsolateDeciders(Plot):
 
     def _choose_deciders(self) -> list[bytes]:
         """As few as leave the others without a quorum of their own, but with one together with the equivocator."""
-        power_of = self.stage.power_of
+        power_of = self._power_of
         mine, rest = power_of[self.stage.equivocator], sum(power_of[address] for address in self.stage.honest)
         total, deciders = mine + rest, []
         for address in self.stage.rng.sample(self.stage.honest, len(self.stage.honest)):
@@ -174,7 +178,7 @@ class IsolateDeciders(Plot):
         return deciders
 
     def _choose_blind(self) -> list[bytes]:
-        power_of = self.stage.power_of
+        power_of = self._power_of
         total = sum(power_of.values())
         seeing, blind = total, []
         proposer = self.stage.proposer_of(self.height, 0)
@@ -210,7 +214,7 @@ class Straddle(Plot):
             for kind in VoteKind:
                 self.vote(half, kind, round, value_id)
 
-    def route(self, sender: bytes, target: bytes, packet: tuple[Message, ...]) -> int | None:
+    def route(self, sender: bytes, target: bytes, packet: Packet) -> int | None:
         if self.is_over:
             return None
         if self._is_cut:

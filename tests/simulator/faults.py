@@ -41,6 +41,18 @@ def draw_network(rng: Random, n: int) -> Network:
             return Network(addresses, tuple(powers), addresses[index])
 
 
+def draw_powers(rng: Random, network: Network) -> dict[bytes, int]:
+    """The powers of one height: in a third of them one honest validator is stronger or gone."""
+    powers = dict(zip(network.addresses, network.powers, strict=True))
+    if rng.random() < 1 / 3:
+        address = rng.choice([address for address in network.addresses if address != network.equivocator])
+        if rng.random() < 0.5 and 3 * powers[network.equivocator] < sum(powers.values()) - powers[address]:
+            del powers[address]
+        else:
+            powers[address] += rng.randint(1, 5)
+    return powers
+
+
 def draw_faults(rng: Random, n: int, phase_ms: int) -> Faults:
     """How rough this seed is."""
     crashes = [(rng.randrange(phase_ms // 4), rng.randrange(n - 1), rng.randint(1, 6)) for _ in range(rng.randrange(6))]

@@ -1,5 +1,7 @@
 """What must never happen, checked while it would happen. Arithmetic of its own: a broken core must not judge itself."""
 
+from collections.abc import Callable
+
 from flockchain.consensus.core import Core
 from flockchain.consensus.effects import ReportEquivocation
 from flockchain.consensus.messages import CommitCertificate, Proposal, Vote
@@ -20,9 +22,8 @@ class Violation(Exception):
 class Invariants:
     """Watches all honest nodes of one network."""
 
-    def __init__(self, powers: dict[bytes, int], equivocator: bytes) -> None:
-        self._powers = powers
-        self._total = sum(powers.values())
+    def __init__(self, powers_at: Callable[[int], dict[bytes, int]], equivocator: bytes) -> None:
+        self._powers_at = powers_at
         self._equivocator = equivocator
         self._decisions: dict[int, bytes] = {}
         self._roots: dict[int, bytes] = {}
@@ -67,8 +68,9 @@ class Invariants:
 
     def check_commit(self, height: int, value_id: bytes, commit: CommitCertificate) -> None:
         """The proof of a decision would convince a stranger."""
+        powers = self._powers_at(height)
         voters = {vote.validator for vote in commit.votes if vote.value_id == value_id}
-        if 3 * sum(self._powers[voter] for voter in voters) <= 2 * self._total:
+        if 3 * sum(powers.get(voter, 0) for voter in voters) <= 2 * sum(powers.values()):
             raise Violation("commit", f"height {height} decided by {len(voters)} validators, not by more than 2/3")
 
     def check_state(self, height: int, root: bytes) -> None:

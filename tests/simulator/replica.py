@@ -4,6 +4,7 @@ What the real node does with files is done here with lists that know how much of
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
@@ -38,6 +39,18 @@ EARLY_MESSAGES = 200
 HELP_INTERVAL_MS = 50
 
 
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Which height a node works on. Without it nobody would help one that is behind and has nothing else to say:
+    outside the validator set, or before its first vote."""
+
+    height: int
+    round: int
+
+
+Packet = tuple[Message | Status, ...]
+
+
 class Crashed(Exception):
     """The process died here; only what is on disk is left."""
 
@@ -48,16 +61,16 @@ class Surroundings(Protocol):
     rng: Random
     now: int
     values: dict[bytes, bytes]
-    validators: ValidatorPowers
     invariants: Invariants
 
-    def broadcast(self, sender: bytes, packet: tuple[Message, ...]) -> None: ...
-    def send(self, sender: bytes, target: bytes, packet: tuple[Message, ...]) -> None: ...
+    def broadcast(self, sender: bytes, packet: Packet) -> None: ...
+    def send(self, sender: bytes, target: bytes, packet: Packet) -> None: ...
     def start_timer(self, replica: "Replica", timeout: ScheduleTimeout) -> None: ...
     def ask_value(self, replica: "Replica", request: RequestValue) -> None: ...
     def start_next_height(self, replica: "Replica") -> None: ...
     def is_timely(self, proposal: Proposal) -> bool: ...
     def proposer_of(self, height: int, round: int) -> bytes: ...
+    def validators_at(self, height: int) -> ValidatorPowers: ...
     def put_value(self, value: bytes) -> bytes: ...
 
 
@@ -162,17 +175,18 @@ class Replica:
         """Begin the height after the last decided one."""
         if self.height >= HEIGHTS or self.core.height > self.height:
             return
-        self.feed(StartHeight(self.height + 1, self.world.validators))
+        self.feed(StartHeight(self.height + 1, self.world.validators_at(self.height + 1)))
         early, self.early = self.early, []
         for message in early:
             self._receive_message(message)
 
     # -- what comes in ------------------------------------------------------------------------------------------------
 
-    def receive(self, sender: bytes, packet: tuple[Message, ...]) -> None:
+    def receive(self, sender: bytes, packet: Packet) -> None:
         """Handle a peer's messages; if it is behind us, it gets the block it lacks."""
         for message in packet:
-            self._receive_message(message)
+            if not isinstance(message, Status):
+                self._receive_message(message)
         behind = packet[-1]
         is_merely_late = len(packet) == 1 and isinstance(behind, Vote) and behind.kind is VoteKind.PRECOMMIT
         if behind.height <= self.height and not is_merely_late and not isinstance(behind, CommitCertificate):
@@ -190,9 +204,9 @@ class Replica:
 
     def tick(self) -> None:
         """Send again while a height stays undecided."""
-        is_stuck = self.core.decided is None and self._ticked_height == self.core.height > 0
-        if is_stuck and (messages := self.core.current_messages()):
-            self.world.broadcast(self.address, messages)
+        if self.core.decided is None and self._ticked_height == self.core.height > 0:
+            status = Status(self.core.height, self.core.round)
+            self.world.broadcast(self.address, (*self.core.current_messages(), status))
         self._ticked_height = self.core.height
 
     def _receive_message(self, message: Message) -> None:
@@ -254,7 +268,7 @@ class Replica:
         self.world.invariants.check_signature(signed)
         if not self._is_replaying:
             self.world.invariants.check_lock(self.address, self.core)
-        packet: tuple[Message, ...] = (signed,)
+        packet: Packet = (signed,)
         if isinstance(signed, Proposal) and signed.valid_round >= 0:
             polka = self.core.polka(signed.height, signed.valid_round)
             assert polka is not None, "a re-proposal has its proof of lock"

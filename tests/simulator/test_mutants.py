@@ -7,7 +7,7 @@ from .invariants import Invariants
 from .mutants import MUTANTS, replaced
 from .run import first_violation
 
-SEEDS = 100
+SEEDS = 50
 
 
 @pytest.mark.parametrize("name", MUTANTS)

@@ -9,15 +9,15 @@ from itertools import count
 from random import Random
 
 from flockchain.consensus.effects import RequestValue, ScheduleTimeout
-from flockchain.consensus.messages import Message, Proposal, Step
+from flockchain.consensus.messages import Proposal, Step
 from flockchain.consensus.powers import ValidatorPowers
 from flockchain.rotation import Rotation, compute_changed_rotation, compute_next_rotation, compute_proposer
 
 from .app import App, ToyApp
 from .equivocator import HOLD, PLOTS, Noise, Plot, Silence
-from .faults import Faults, Network, draw_faults, draw_network
+from .faults import Faults, Network, draw_faults, draw_network, draw_powers
 from .invariants import Invariants, Violation
-from .replica import HEIGHTS, Crashed, Replica, as_timeout
+from .replica import HEIGHTS, Crashed, Packet, Replica, as_timeout
 
 SAFETY_MS = 30_000
 SAFETY_HEIGHTS = 7
@@ -58,11 +58,10 @@ class World:
         self.is_healed = False
         self.network: Network = draw_network(self.rng, n)
         self.faults: Faults = draw_faults(self.rng, n, SAFETY_MS)
-        self.validators = ValidatorPowers(self.network.addresses, self.network.powers)
-        self.power_of = dict(zip(self.network.addresses, self.network.powers, strict=True))
+        self._powers: dict[int, dict[bytes, int]] = {}
         self.equivocator = self.network.equivocator
         self.honest = tuple(address for address in self.network.addresses if address != self.equivocator)
-        self.invariants = Invariants(self.power_of, self.equivocator)
+        self.invariants = Invariants(self.powers_at, self.equivocator)
         self.values: dict[bytes, bytes] = {}
         self.replicas = {
             address: new_replica(address, self, partial(new_app, f"node{index}"))
@@ -71,11 +70,11 @@ class World:
         self._trace = trace
         self._forger = new_app("forger")  # the equivocator's own copy of the application, to build valid values with
         self._forger_height = 0
-        self._rotations: list[Rotation] = [compute_changed_rotation(None, self.power_of)]
+        self._rotations: list[Rotation] = [compute_changed_rotation(None, self.powers_at(1))]
         self._proposers: dict[tuple[int, int], bytes] = {}
         self._plots: dict[int, Plot] = {}
         self._entered: set[tuple[int, int]] = set()
-        self._held: dict[int, list[tuple[bytes, bytes, tuple[Message, ...]]]] = {}
+        self._held: dict[int, list[tuple[bytes, bytes, Packet]]] = {}
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._order = count()
         self._will_fall_silent = self.rng.random() < 0.5
@@ -174,7 +173,7 @@ class World:
 
     # -- the network --------------------------------------------------------------------------------------------------
 
-    def broadcast(self, sender: bytes, packet: tuple[Message, ...]) -> None:
+    def broadcast(self, sender: bytes, packet: Packet) -> None:
         self._say(f"{sender[0]} sends {packet}")
         for message in packet:
             if isinstance(message, Proposal) and message.proposer == sender:
@@ -183,7 +182,7 @@ class World:
             if target != sender:
                 self.send(sender, target, packet)
 
-    def send(self, sender: bytes, target: bytes, packet: tuple[Message, ...]) -> None:
+    def send(self, sender: bytes, target: bytes, packet: Packet) -> None:
         """An honest packet: the plot may route it, ordinary faults decide otherwise."""
         rng = self.rng
         if target not in self.replicas:
@@ -203,7 +202,7 @@ class World:
                     rng.randint(1, self.faults.tail_ms if is_late else self.faults.delay_ms), sender, target, packet
                 )
 
-    def send_direct(self, target: bytes, packet: tuple[Message, ...]) -> None:
+    def send_direct(self, target: bytes, packet: Packet) -> None:
         """A packet of the equivocator: never lost, and always in time."""
         self._say(f"{self.equivocator[0]} tells {target[0]} {packet}")
         self._deliver_after(self.rng.randint(0, 3), self.equivocator, target, packet)
@@ -212,10 +211,10 @@ class World:
         for sender, target, packet in self._held.pop(height, ()):
             self._deliver_after(self.rng.randint(1, 50), sender, target, packet)
 
-    def _deliver_after(self, delay_ms: int, sender: bytes, target: bytes, packet: tuple[Message, ...]) -> None:
+    def _deliver_after(self, delay_ms: int, sender: bytes, target: bytes, packet: Packet) -> None:
         self._at(self.now + delay_ms, partial(self._deliver, sender, target, packet))
 
-    def _deliver(self, sender: bytes, target: bytes, packet: tuple[Message, ...]) -> None:
+    def _deliver(self, sender: bytes, target: bytes, packet: Packet) -> None:
         replica = self.replicas[target]
         if replica.is_up:
             self._guard(replica, partial(replica.receive, sender, packet))
@@ -228,11 +227,22 @@ class World:
 
     # -- what everyone knows ------------------------------------------------------------------------------------------
 
+    def powers_at(self, height: int) -> dict[bytes, int]:
+        """The validator set of a height, in address order: members gain power, leave for a height and come back."""
+        if height not in self._powers:
+            self._powers[height] = draw_powers(Random(f"{self.seed}/{self.n}/{height}"), self.network)
+        return self._powers[height]
+
+    def validators_at(self, height: int) -> ValidatorPowers:
+        powers = self.powers_at(height)
+        return ValidatorPowers(tuple(powers), tuple(powers.values()))
+
     def proposer_of(self, height: int, round: int) -> bytes:
         key = (height, round)
         if key not in self._proposers:
             while len(self._rotations) < height:
-                self._rotations.append(compute_next_rotation(self._rotations[-1]))
+                powers = self.powers_at(len(self._rotations) + 1)
+                self._rotations.append(compute_changed_rotation(compute_next_rotation(self._rotations[-1]), powers))
             self._proposers[key] = compute_proposer(self._rotations[height - 1], round)
         return self._proposers[key]
 
