@@ -6,7 +6,15 @@ from flockchain.types.rows import Task, TrainingRound
 
 
 def penalise(
-    context: Context, task: Task, training_round: TrainingRound, owner: bytes, base_ppm: int, reason: str, **facts: int
+    context: Context,
+    task: Task,
+    training_round: TrainingRound,
+    owner: bytes,
+    base_ppm: int,
+    reason: str,
+    *,
+    evidence: bytes = b"",
+    **facts: int,
 ) -> int:
     """Take `base_ppm` of the owner's bond in the task, times the number of its offences with this one, up to the
     chain's cap; returns the uflk taken. What falls below the minimum bond is not drawn again.
@@ -24,7 +32,7 @@ def penalise(
         ppm,
         reason=reason,
         reporter=None,
-        evidence=b"",
+        evidence=evidence,
         offence_ms=training_round.started_ms,
         task=task.id,
         round=training_round.number,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from flockchain.codec import encode
 from flockchain.execution.balances import increase_balance
 from flockchain.execution.candidate import (
     Agreement,
@@ -33,7 +34,7 @@ from flockchain.execution.rounds import (
 from flockchain.execution.state import State
 from flockchain.execution.verdict import compute_verdicts
 from flockchain.types.rows import Adapter, Draw, OpenTask, Task, TaskStatus, TrainingRound, Verdict
-from flockchain.types.task import AttestationBody
+from flockchain.types.task import AdapterFigures, AttestationBody
 
 NOBODY = bytes(20)
 """Author of a global adapter: it is a rule's result, not a person's."""
@@ -54,8 +55,7 @@ def record_verdicts(context: Context, task: Task, training_round: TrainingRound,
         assignments=training_round.assignments,
         ballots=ballots,
     )
-    seats, revealed = sum(j.seats for j in judges), sum(j.seats for j in judges if j.address in ballots)
-    verdicts = tuple(_apply_verdict(context, task, training_round, verdict, seats, revealed) for verdict in verdicts)
+    verdicts = tuple(_apply_verdict(context, task, training_round, v, judges, ballots) for v in verdicts)
     if voted:
         _penalise_judges(context, task, training_round, judges)
     recorded = msgspec.structs.replace(training_round, verdicts=verdicts)
@@ -64,8 +64,15 @@ def record_verdicts(context: Context, task: Task, training_round: TrainingRound,
 
 
 def _apply_verdict(
-    context: Context, task: Task, training_round: TrainingRound, verdict: Verdict, seats: int, revealed: int
+    context: Context,
+    task: Task,
+    training_round: TrainingRound,
+    verdict: Verdict,
+    judges: Sequence[Judge],
+    ballots: Mapping[bytes, Sequence[AdapterFigures]],
 ) -> Verdict:
+    """Write the verdict's receipt and take its penalty; the verdict with what was taken."""
+    seats, revealed = sum(j.seats for j in judges), sum(j.seats for j in judges if j.address in ballots)
     facts = {"seats": seats, "revealed_seats": revealed, "tolerance_ppm": task.spec.judge.tolerance_ppm}
     for tally in verdict.tallies:
         name = task.spec.domains[tally.domain]
@@ -74,19 +81,20 @@ def _apply_verdict(
         facts[f"{name}.help_seats"] = tally.help_seats
         facts[f"{name}.median_change_ppm"] = tally.median_change_ppm
     base_ppm = {"reject": task.spec.penalties.rejected_ppm, "unavailable": task.spec.penalties.unpublished_ppm}
+    base = base_ppm.get(verdict.outcome, 0)
     reason = f"{verdict.outcome}: {verdict.reason}"
-    taken = penalise(context, task, training_round, verdict.trainer, base_ppm.get(verdict.outcome, 0), reason, **facts)
-    context.add_receipt(
-        "verdict",
-        verdict.trainer,
-        0,
-        reason,
-        task=task.id,
-        round=training_round.number,
-        evidence=verdict.root,
-        **facts,
-    )
+    said = _encode_judgement(verdict.root, ballots) if base else b""
+    taken = penalise(context, task, training_round, verdict.trainer, base, reason, evidence=said, **facts)
+    place = {"task": task.id, "round": training_round.number}
+    context.add_receipt("verdict", verdict.trainer, 0, reason, **place, evidence=verdict.root, **facts)
     return msgspec.structs.replace(verdict, slashed_uflk=taken)
+
+
+def _encode_judgement(root: bytes, ballots: Mapping[bytes, Sequence[AdapterFigures]]) -> bytes:
+    """Evidence of a slash: the adapter, and what each judge, in order of addresses, said of it."""
+    return encode(
+        [root, [[voter, entry] for voter in sorted(ballots) for entry in ballots[voter] if entry.root == root]]
+    )
 
 
 def _penalise_judges(context: Context, task: Task, training_round: TrainingRound, judges: Sequence[Judge]) -> None:

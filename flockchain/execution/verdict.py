@@ -186,16 +186,8 @@ def find_alarm(said: Iterable[tuple[int, Sequence[Screen]]], of_seats: int) -> s
 def _decide(
     spec: TaskSpec, tallies: Sequence[DomainTally], helped: Sequence[int], harmed: Sequence[int], alarm: str | None
 ) -> tuple[Outcome, str]:
-    harm_text = "harmed " + ", ".join(
-        f"{spec.domains[d]}: {tallies[d].harm_seats} of {tallies[d].covering_seats} seats, "
-        f"median {format_percent(tallies[d].median_change_ppm)}"
-        for d in harmed
-    )
-    help_text = "helped " + ", ".join(
-        f"{spec.domains[d]}: {tallies[d].help_seats} of {tallies[d].covering_seats} seats, "
-        f"median {format_percent(tallies[d].median_change_ppm)}"
-        for d in helped
-    )
+    harm_text = "harmed " + ", ".join(_describe(spec, tallies[d], tallies[d].harm_seats, harm=True) for d in harmed)
+    help_text = "helped " + ", ".join(_describe(spec, tallies[d], tallies[d].help_seats, harm=False) for d in helped)
     if harmed and not helped:
         return "reject", f"{harm_text}, tolerance {format_percent(spec.judge.tolerance_ppm)[1:]}"
     if harmed:
@@ -205,6 +197,14 @@ def _decide(
     if helped:
         return "accept", help_text
     return "undecided", "no domain in which two thirds of the covering seats found help or harm"
+
+
+def _describe(spec: TaskSpec, tally: DomainTally, seats: int, *, harm: bool) -> str:
+    """``code: 3 of 3 seats, median +12.3 %``; says so when the harm shows against the best adapter only."""
+    text = f"{spec.domains[tally.domain]}: {seats} of {tally.covering_seats} seats"
+    against = " (harm is against the best adapter so far)"
+    is_hidden = harm and tally.median_change_ppm <= spec.judge.tolerance_ppm
+    return f"{text}, median {format_percent(tally.median_change_ppm)}{against if is_hidden else ''}"
 
 
 def _is_decided(seats: int, tally: DomainTally) -> bool:
