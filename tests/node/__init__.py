@@ -1,0 +1,1 @@
+"""The node: its loop, its ports, its peers."""

@@ -1,0 +1,1 @@
+"""Peers over TCP: sealed streams, handshake, framing, and networks on real sockets."""
