@@ -29,7 +29,7 @@ def decode(kind: type[T], data: bytes) -> T:
     """The value of type `kind` whose canonical bytes are `data`; raises `Malformed` for anything else."""
     try:
         value: T = _decoder(kind).decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(f"{kind.__name__}: {error}") from None
     if _encoder.encode(value) != data:
         raise Malformed(f"{kind.__name__}: bytes are valid MessagePack but not in canonical form")

@@ -120,6 +120,8 @@ def check_tx(state: State, tx_bytes: bytes, now_ms: int) -> CheckedTx:
     _check_expiry(chain.params.fees, tx, time_ms)
     is_due = parsed.type.is_due(state, tx, parsed.body)
     if not is_due:
+        if tx.fee_uflk == 0:
+            _explain_not_due(state, parsed, time_ms)
         check_fee(chain.params.fees, tx, parsed.size_bytes, account.balance_uflk)
     return CheckedTx(
         hash=parsed.hash,
@@ -142,6 +144,16 @@ def preview_tx(state: State, tx_bytes: bytes, now_ms: int, verified: Container[b
     savepoint = state.savepoint()
     try:
         return process_tx(context, parsed)
+    finally:
+        state.rollback(savepoint)
+
+
+def _explain_not_due(state: State, parsed: ParsedTx, time_ms: int) -> None:
+    """Raise the reason for which a free transaction is not due, where it has one: more use than "fee too low"."""
+    context = Context(state, state.get(Chain).height + 1, time_ms, proposer=b"")
+    savepoint = state.savepoint()
+    try:
+        parsed.type.apply(context, parsed.tx, parsed.body)
     finally:
         state.rollback(savepoint)
 

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from flockchain.codec import decode, encode
 from flockchain.crypto import sha256
+from flockchain.errors import Refused
 from flockchain.execution.block import check_tx, get_validators
 from flockchain.execution.evidence import double_proposal, double_vote
 from flockchain.execution.evidence.signed_pair import SignedPair, make_pair
@@ -188,6 +189,8 @@ def test_two_adapters_signed_for_one_round_cost_half_the_bond(nonces: tuple[int,
     assert ledger.produce(first).results[0].code == "ok"
     refused = ledger.produce(second).results[0].code
     assert refused == ("nonce-spent" if nonces[1] == 1 else "fee-too-low")  # no longer due, so no longer free
+    with pytest.raises(Refused, match="was submitted for round 1 of task 1: one adapter a round"):
+        check_tx(ledger.state, submit(ledger, OTHER), ledger.chain.time_ms)
     body = pair_body("double-submission", first, second)
     before = ledger.balance("heidi")
     result = ledger.produce(ledger.tx("heidi", body, fee_uflk=0)).results[0]

@@ -8,7 +8,6 @@ Everything is real but the network: blocks are checked, executed and signed as b
 """
 
 import hashlib
-import sys
 from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
@@ -23,6 +22,7 @@ from flockchain.execution.genesis import build_state, load_state
 from flockchain.execution.invariants import assert_all
 from flockchain.genesis import Genesis, GenesisAccount, GenesisValidator, sign_possession
 from flockchain.params import UFLK_PER_FLK, Params
+from flockchain.txs import TYPES
 from flockchain.types.chain import (
     EMPTY_COMMIT,
     PRECOMMIT,
@@ -140,9 +140,9 @@ class Ledger:
         chain_id: str | None = None,
         key: SigningKey | None = None,
     ) -> bytes:
-        """Signed bytes. Defaults: the kind of the body's module, the next nonce not used by `tx`, the least fee."""
+        """Signed bytes. Defaults: the kind with this body, the next nonce not used by `tx`, the least fee."""
         if kind is None:
-            kind = str(sys.modules[type(body).__module__].KIND)
+            kind = next(name for name, tx_type in TYPES.items() if tx_type.body is type(body))
         if nonce is None:
             nonce = max(self.account(sender).nonce, self._nonces.get(sender, 0))
             self._nonces[sender] = nonce + 1

@@ -1,0 +1,116 @@
+"""Several real nodes over simulated ports, in virtual time."""
+
+from pathlib import Path
+
+from nacl.signing import SigningKey
+
+from flockchain.execution.genesis import build_state
+from flockchain.node.node import Node, NodeOptions
+from flockchain.node.wal import WriteAheadLog
+
+from .ledger import Ledger as TxMaker
+from .ledger import make_address, make_beacon_chain, make_genesis, make_key
+from .memory_ports import MemoryBlobs, MemorySigner, MemoryStore
+from .sim_clock import SimClock, SimWorld
+from .sim_network import SimNet, SimNetwork
+
+
+class Machine:
+    """What survives a crash of one node (store, signer, blobs, log), and the node while it runs."""
+
+    def __init__(self, cluster: "Cluster", index: int, *, is_validator: bool = True) -> None:
+        name = f"val{index}"
+        self.id = make_address(f"node{index}")
+        self.name = name
+        self.store = MemoryStore(build_state(cluster.genesis).rows())
+        self.blobs = MemoryBlobs()
+        self.signer = None
+        if is_validator:
+            self.signer = MemorySigner(make_key(name), cluster.genesis_hash, make_beacon_chain(name))
+        self._cluster = cluster
+        self._wal_path = cluster.folder / name / "wal"
+        self.node: Node | None = None
+
+    def start(self) -> Node:
+        assert self.node is None
+        self.clock = SimClock(self._cluster.world)
+        self.network = SimNetwork(self._cluster.net, self.id)
+        self.node = Node(
+            clock=self.clock,
+            network=self.network,
+            store=self.store,
+            signer=self.signer,
+            blobs=self.blobs,
+            wal=WriteAheadLog(self._wal_path),
+            options=self._cluster.options,
+        )
+        self.network.handler = self.node.handle
+        self.node.start()
+        return self.node
+
+    def kill(self) -> None:
+        """As kill -9: timers, links and memory are gone, files stay."""
+        assert self.node is not None
+        self.clock.stop()
+        self.network.stop()
+        self.node._wal.close()
+        self.node = None
+
+    @property
+    def running(self) -> Node:
+        assert self.node is not None
+        return self.node
+
+    @property
+    def height(self) -> int:
+        return self.store.height
+
+
+class Cluster:
+    """`validators` machines `val0` ..., plus `observers` without a key, all connected."""
+
+    def __init__(
+        self, folder: Path, *, validators: int = 4, observers: int = 0, seed: int = 1, loss: float = 0.0
+    ) -> None:
+        self.folder = folder
+        self.genesis = make_genesis(validators=validators)
+        self.genesis_hash = self.genesis.hash()
+        self.options = NodeOptions()
+        self.world = SimWorld()
+        self.net = SimNet(self.world, seed, loss=loss)
+        self.machines = [Machine(self, i, is_validator=i < validators) for i in range(validators + observers)]
+        self.txs = TxMaker(self.genesis)
+        for machine in self.machines:
+            machine.start()
+        self.net.connect_all()
+
+    def restart(self, machine: Machine) -> None:
+        machine.start()
+        for other in self.machines:
+            if other is not machine and other.node is not None:
+                self.net.connect(machine.id, other.id)
+
+    def transfer(self, sender: str, to: str, amount_uflk: int) -> bytes:
+        """Signed bytes with the sender's next nonce."""
+        from flockchain.txs import transfer
+
+        return self.txs.tx(
+            sender, transfer.Body(make_address(to), amount_uflk, ""), expires_ms=self.world.now_ms + 600_000
+        )
+
+    def run_to(self, height: int, timeout_ms: int = 60_000) -> None:
+        """Until every running node has decided `height`."""
+        self.world.run_until(lambda: self.min_height() >= height, timeout_ms)
+
+    def min_height(self) -> int:
+        return min(machine.height for machine in self.machines if machine.node is not None)
+
+    def check_agreement(self) -> None:
+        """All state roots are equal at every height that two nodes share."""
+        for height in range(max(machine.height for machine in self.machines)):
+            roots = {m.store.state_roots[height] for m in self.machines if m.height > height}
+            assert len(roots) == 1, f"state roots differ at height {height + 1}"
+
+
+def make_node_key(index: int) -> SigningKey:
+    return make_key(f"node{index}")
