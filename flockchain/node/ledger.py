@@ -26,6 +26,9 @@ from flockchain.types.chain import (
 )
 from flockchain.types.rows import Chain, SetMember
 
+FIRST_HEIGHTS = 2
+"""So many blocks come at once on a new chain: they prove the genesis state, and show that the network lives."""
+
 
 class Ledger:
     """The state after the newest decided block. `apply` is the only way forward."""
@@ -37,7 +40,7 @@ class Ledger:
         self.last_block = store.block(self.height)
         self.last_commit = store.commit(self.height) or EMPTY_COMMIT
         """The commit that the next block carries."""
-        self.had_work = self.last_block is not None and bool(self.last_block.txs)
+        self.had_work = self.height < FIRST_HEIGHTS or (self.last_block is not None and bool(self.last_block.txs))
         """Whether the newest block should be followed by one that proves its state root."""
         genesis_hash = self.chain.genesis_hash
         self.vote_context = signing_context(VOTE_PURPOSE, genesis_hash)
@@ -131,6 +134,6 @@ class Ledger:
         outcome = execute_block(self.state, self.tree, block)
         self.store.persist_block(block, commit, outcome)
         self.last_block, self.last_commit = block, commit
-        self.had_work = outcome.had_work
+        self.had_work = outcome.had_work or self.height < FIRST_HEIGHTS
         self._proposers.clear()
         return outcome

@@ -17,6 +17,7 @@ from typing import Protocol
 from flockchain.execution.block import BlockOutcome
 from flockchain.types.chain import Block, Commit, ProposalBody, SignedProposal, SignedVote, VoteBody
 from flockchain.types.rows import Row
+from flockchain.types.tx import SignedTx, Tx
 
 PeerId = bytes
 """Address of a peer's node key (20 bytes), proven in the handshake."""
@@ -110,6 +111,9 @@ class Signer(Protocol):
 
     def sign_proposal(self, body: ProposalBody) -> SignedProposal:
         """Like `sign_vote`."""
+
+    def sign_tx(self, tx: Tx) -> SignedTx:
+        """A transaction of the account that the validator's own key has; for evidence."""
 
     def reveal_beacon(self, head: bytes) -> bytes | None:
         """The preimage of this validator's beacon head; None when the head is not of its chain."""

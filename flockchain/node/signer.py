@@ -19,12 +19,14 @@ from flockchain.execution.beacon import BeaconChain
 from flockchain.node.files import replace_file
 from flockchain.types.chain import (
     PROPOSAL_PURPOSE,
+    TX_PURPOSE,
     VOTE_PURPOSE,
     ProposalBody,
     SignedProposal,
     SignedVote,
     VoteBody,
 )
+from flockchain.types.tx import SignedTx, Tx
 
 VERSION = 1
 MAX_ENTRIES = 512
@@ -53,7 +55,7 @@ class PersistedSigner:
         self._key = key
         self._path = state_path
         self._contexts = {
-            purpose: signing_context(purpose, genesis_hash) for purpose in (VOTE_PURPOSE, PROPOSAL_PURPOSE)
+            purpose: signing_context(purpose, genesis_hash) for purpose in (VOTE_PURPOSE, PROPOSAL_PURPOSE, TX_PURPOSE)
         }
         self.public_key = bytes(key.verify_key)
         self.address = address_of(self.public_key)
@@ -68,6 +70,10 @@ class PersistedSigner:
         """The proposal's one signature; raises `Refused` like `sign_vote`."""
         signature = self._sign(PROPOSAL_PURPOSE, body.height, (body.round, _PROPOSAL_STEP), body)
         return SignedProposal(body, self.address, signature)
+
+    def sign_tx(self, tx: Tx) -> SignedTx:
+        """Nothing to guard here: a nonce is used once, whatever is signed."""
+        return SignedTx(tx, self.public_key, sign(self._key, self._contexts[TX_PURPOSE], encode(tx)))
 
     def reveal_beacon(self, head: bytes) -> bytes | None:
         """The preimage of our beacon head; None when the head is not of our chain or the chain is used up."""

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from nacl.signing import SigningKey
-
 from flockchain.execution.genesis import build_state
 from flockchain.node.node import Node, NodeOptions
 from flockchain.node.wal import WriteAheadLog
+from flockchain.txs import transfer
 
 from .ledger import Ledger as TxMaker
 from .ledger import make_address, make_beacon_chain, make_genesis, make_key
@@ -92,8 +91,6 @@ class Cluster:
 
     def transfer(self, sender: str, to: str, amount_uflk: int) -> bytes:
         """Signed bytes with the sender's next nonce."""
-        from flockchain.txs import transfer
-
         return self.txs.tx(
             sender, transfer.Body(make_address(to), amount_uflk, ""), expires_ms=self.world.now_ms + 600_000
         )
@@ -110,7 +107,3 @@ class Cluster:
         for height in range(max(machine.height for machine in self.machines)):
             roots = {m.store.state_roots[height] for m in self.machines if m.height > height}
             assert len(roots) == 1, f"state roots differ at height {height + 1}"
-
-
-def make_node_key(index: int) -> SigningKey:
-    return make_key(f"node{index}")

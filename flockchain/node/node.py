@@ -1,0 +1,318 @@
+"""The node: one loop over five ports.
+
+    what happens                     who takes it
+    a consensus message, a timeout   ConsensusDriver: core, log, signer
+    a status, a peer that lags       Gossip
+    decided blocks from peers        BlockSync
+    transactions                     TxGossip, Mempool
+    adapter files                    BlobExchange
+    a decided block                  `_apply`: execute, persist, then tell all of the above
+
+Synchronous and single-threaded: every entry is a method that returns when the effects are performed. Nothing here
+knows asyncio, so a simulator drives many nodes in one process with virtual time; run.py drives one with real time.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from flockchain.errors import Refused
+from flockchain.execution.block import BlockOutcome, check_tx, compute_next_due_ms, is_block_due
+from flockchain.node.blob_exchange import BlobExchange
+from flockchain.node.consensus_driver import ConsensusDriver, Signed
+from flockchain.node.evidence import make_slash
+from flockchain.node.gossip import TICK_MS, Gossip
+from flockchain.node.ledger import Ledger
+from flockchain.node.mempool import Limits, Mempool
+from flockchain.node.messages import (
+    BlobHave,
+    BlobWant,
+    BlockRequest,
+    BlockResponse,
+    ChunkRequest,
+    ChunkResponse,
+    Decision,
+    Message,
+    ProposalMessage,
+    Status,
+    TxBatch,
+    VoteMessage,
+    decode_message,
+)
+from flockchain.node.ports import (
+    Blobs,
+    Channel,
+    Clock,
+    Network,
+    NetworkEvent,
+    PeerConnected,
+    PeerId,
+    PeerLost,
+    Received,
+    Signer,
+    Store,
+)
+from flockchain.node.sync import BlockSync
+from flockchain.node.tx_gossip import TxGossip
+from flockchain.node.wal import WriteAheadLog
+from flockchain.types.chain import Block, Commit, SignedVote
+
+log = structlog.get_logger()
+
+EARLY_MESSAGES = 256
+EARLY_BYTES = 24 * 2**20
+"""Messages of the height after the one in progress, kept until it begins."""
+LONELY_MS = 3_000
+"""After a start, how long to wait for enough peers before beginning a height without them."""
+FAULT_POINTS = 50
+BlockListener = Callable[[Block, BlockOutcome], None]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    mempool: Limits = field(default_factory=lambda: Limits(max_txs=10_000, max_bytes=32 * 2**20))
+    replicate_blobs: bool = True
+
+
+class Node:
+    """Construct, `start`, then feed `handle` and `submit`; `stop` before the store is closed."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        network: Network,
+        store: Store,
+        signer: Signer | None,
+        blobs: Blobs,
+        wal: WriteAheadLog,
+        options: NodeOptions | None = None,
+    ) -> None:
+        options = options or NodeOptions()
+        self.ledger = Ledger(store)
+        self.mempool = Mempool(options.mempool)
+        self.driver = ConsensusDriver(
+            ledger=self.ledger,
+            mempool=self.mempool,
+            network=network,
+            clock=clock,
+            signer=signer,
+            wal=wal,
+            on_decided=self._apply,
+            on_equivocation=self._report,
+        )
+        self.gossip = Gossip(self.ledger, self.driver, network, clock)
+        self.sync = BlockSync(self.ledger, network, clock, self._apply)
+        self.txs = TxGossip(self.ledger, self.mempool, network, clock, self.gossip)
+        self.blobs = BlobExchange(self.ledger.state, blobs, network, clock, replicate=options.replicate_blobs)
+        self.listeners: list[BlockListener] = []
+        self._clock = clock
+        self._network = network
+        self._signer = signer
+        self._wal = wal
+        self._early: deque[tuple[PeerId, Message, int]] = deque()
+        self._early_bytes = 0
+        self._started_ms = 0
+        self._is_running = False
+        self._cancel_start: Callable[[], None] | None = None
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Repeat the height that was in progress, then go on."""
+        self._is_running = True
+        self._started_ms = self._clock.now_ms()
+        self.blobs.start()
+        self.driver.replay()
+        self._clock.call_later(TICK_MS, self._tick)
+        self._schedule_start()
+
+    def stop(self) -> None:
+        """Take nothing more; what was begun is complete, for every entry runs to its end."""
+        self._is_running = False
+        self._wal.sync()
+        self._wal.close()
+
+    # -- entries ------------------------------------------------------------------------------------------------------
+
+    def handle(self, event: NetworkEvent) -> None:
+        """Take one network event; a peer at fault is penalised."""
+        if not self._is_running:
+            return
+        match event:
+            case PeerConnected(peer):
+                self.gossip.greet(peer)
+                self.txs.greet(peer)
+                self._schedule_start()
+            case PeerLost(peer):
+                self.gossip.forget(peer)
+                self.sync.forget(peer)
+                self.blobs.forget(peer)
+            case Received(peer, channel, data):
+                try:
+                    self._receive(peer, decode_message(channel, data), len(data))
+                except Refused as refusal:
+                    log.info("peer-at-fault", peer=peer.hex(), channel=channel.name, reason=refusal.message)
+                    self._network.penalize(peer, FAULT_POINTS, refusal.message)
+
+    def submit(self, data: bytes) -> bytes:
+        """Take a transaction from a client; returns its hash, raises `Refused`."""
+        tx_hash = self.txs.submit(data)
+        self._try_start()
+        return tx_hash
+
+    @property
+    def is_catching_up(self) -> bool:
+        return self.sync.is_catching_up
+
+    # -- messages -----------------------------------------------------------------------------------------------------
+
+    def _receive(self, peer: PeerId, message: Message, size: int) -> None:
+        match message:
+            case VoteMessage(votes):
+                for vote in votes:
+                    self._receive_vote(peer, vote)
+            case ProposalMessage():
+                self._receive_proposal(peer, message, size)
+            case Status():
+                self.sync.note(peer, message.decided_height)
+                self.gossip.on_status(peer, message)
+            case Decision(data, commit):
+                if commit.height == self.ledger.height + 1:
+                    self.sync.apply_decision(data, commit)
+            case TxBatch():
+                if self.txs.receive(peer, message):
+                    self._try_start()
+            case BlockRequest():
+                self.sync.serve(peer, message)
+            case BlockResponse():
+                self.sync.receive(peer, message)
+            case BlobWant() | BlobHave() | ChunkRequest() | ChunkResponse():
+                self.blobs.receive(peer, message)
+
+    def _receive_vote(self, peer: PeerId, vote: SignedVote) -> None:
+        following = self.ledger.height + 1
+        height = vote.body.height
+        if height < following:
+            self.driver.late.add(vote)
+        elif height > following:
+            self._keep_early(peer, VoteMessage((vote,)), 256, height)
+        elif self.driver.receive_vote(vote):
+            self.gossip.relay(Channel.CONSENSUS, VoteMessage((vote,)), peer)
+
+    def _receive_proposal(self, peer: PeerId, message: ProposalMessage, size: int) -> None:
+        following = self.ledger.height + 1
+        height = message.proposal.body.height
+        if height > following:
+            self._keep_early(peer, message, size, height)
+        elif height == following and self.driver.receive_proposal(message):
+            self.gossip.relay(Channel.CONSENSUS, message, peer)
+
+    def _keep_early(self, peer: PeerId, message: Message, size: int, height: int) -> None:
+        """A peer that speaks of a height has decided those before: ask it, and keep what will be of use next."""
+        self.sync.note(peer, height - 1)
+        if height == self.ledger.height + 2:
+            self._early.append((peer, message, size))
+            self._early_bytes += size
+            while len(self._early) > EARLY_MESSAGES or self._early_bytes > EARLY_BYTES:
+                self._early_bytes -= self._early.popleft()[2]
+
+    def _feed_early(self) -> None:
+        early, self._early, self._early_bytes = self._early, deque(), 0
+        for peer, message, size in early:
+            try:
+                self._receive(peer, message, size)
+            except Refused as refusal:
+                self._network.penalize(peer, FAULT_POINTS, refusal.message)
+
+    # -- a decided block ----------------------------------------------------------------------------------------------
+
+    def _apply(self, block: Block, commit: Commit) -> None:
+        """Execute and persist, then let everyone forget what the block settled."""
+        outcome = self.ledger.apply(block, commit)
+        self.driver.leave_height()
+        now_ms = max(self._clock.now_ms(), self.ledger.chain.time_ms)
+        self.mempool.update([result.hash for result in outcome.results], self.ledger.next_nonce, now_ms)
+        if self.mempool.has_due:
+            self.mempool.recheck_due(lambda data: check_tx(self.ledger.state, data, now_ms))
+        self.blobs.on_block(outcome.write_set)
+        log.info(
+            "block",
+            height=block.height,
+            txs=len(block.txs),
+            id=commit.block_id.hex()[:16],
+            round=commit.round,
+            signed=len(commit.signatures),
+        )
+        for listener in self.listeners:
+            listener(block, outcome)
+        if self._early:
+            self._clock.call_later(0, self._feed_early)
+        self._schedule_start()
+
+    def _report(self, first: Signed, second: Signed) -> None:
+        """Send the evidence against an equivocator; refusals mean that the chain knows already."""
+        who = first.validator if isinstance(first, SignedVote) else first.proposer
+        log.warning("equivocation", validator=who.hex(), height=first.body.height, round=first.body.round)
+        if self._signer is None or who == self._signer.address:
+            return
+        try:
+            self.txs.submit(make_slash(self.ledger, self._signer, first, second, self._clock.now_ms()))
+        except Refused as refusal:
+            log.warning("evidence-not-sent", reason=refusal.message)
+
+    # -- when to begin the next height --------------------------------------------------------------------------------
+
+    def _try_start(self) -> None:
+        """Begin the next height if there is work and it is time."""
+        if not self._is_running or self.driver.is_active or not self._is_validator():
+            return
+        now_ms = self._clock.now_ms()
+        if self.sync.is_catching_up or (not self._has_company() and now_ms < self._started_ms + LONELY_MS):
+            return  # the tick comes back to it
+        has_work = self.mempool.has_ready(self.ledger.next_nonce) or is_block_due(
+            self.ledger.state, now_ms, self.ledger.had_work
+        )
+        if not has_work or now_ms < self.ledger.earliest_next_ms():
+            self._schedule_start()
+            return
+        self.driver.begin_height()
+
+    def _schedule_start(self) -> None:
+        """Come back when the next height may begin: soon when there is work, else at the next deadline."""
+        if self._cancel_start is not None:
+            self._cancel_start()
+        state, earliest_ms = self.ledger.state, self.ledger.earliest_next_ms()
+        if not self.ledger.had_work and not self.mempool.has_ready(self.ledger.next_nonce):
+            idle_ms = self.ledger.chain.time_ms + self.ledger.params.consensus.idle_block_interval_ms
+            due_ms = compute_next_due_ms(state)
+            next_ms = idle_ms if due_ms is None else min(idle_ms, due_ms)
+            if not is_block_due(state, earliest_ms, last_block_had_work=False):
+                earliest_ms = max(earliest_ms, next_ms)
+        wait_ms = max(0, earliest_ms - self._clock.now_ms())
+        if self.driver.is_active or not self._is_validator():
+            self._cancel_start = None
+        else:
+            self._cancel_start = self._clock.call_later(wait_ms, self._try_start)
+
+    def _is_validator(self) -> bool:
+        """Whether we sign the next height; others begin it when they hear of it."""
+        address = self._signer.address if self._signer else None
+        return any(member.address == address for member in self.ledger.members(self.ledger.height + 1))
+
+    def _has_company(self) -> bool:
+        """Whether, by number, peers and we could be more than two thirds of the validators."""
+        validators = len(self.ledger.members(self.ledger.height + 1))
+        return 3 * (len(self._network.peers()) + 1) > 2 * validators
+
+    def _tick(self) -> None:
+        if not self._is_running:
+            return
+        self._clock.call_later(TICK_MS, self._tick)
+        self.gossip.tick()
+        self.sync.tick()
+        self.blobs.tick()
+        if not self.driver.is_active:
+            self._try_start()

@@ -1,0 +1,181 @@
+"""Catching up: a node that fell behind asks peers for decided blocks, checks each commit, and executes in order."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from flockchain.codec import decode, encode
+from flockchain.errors import Refused
+from flockchain.node.ledger import Ledger
+from flockchain.node.messages import BlockRequest, BlockResponse
+from flockchain.node.ports import Channel, Clock, Network, PeerId
+from flockchain.types.chain import Block, Commit
+
+log = structlog.get_logger()
+
+BLOCKS_PER_REQUEST = 32
+MAX_REQUESTS = 4
+"""In flight or answered and waiting for their turn: bounds memory to as many responses."""
+MAX_RESPONSE_BYTES = 6 * 2**20
+REQUEST_TIMEOUT_MS = 5_000
+SLICE_MS = 50
+"""Longest run of blocks applied before the loop serves others."""
+BAD_BLOCK_POINTS = 100
+SILENT_POINTS = 10
+
+
+@dataclass(slots=True)
+class _Range:
+    """Blocks `first` to `last`, asked of one peer."""
+
+    first: int
+    last: int
+    peer: PeerId
+    asked_ms: int
+    decisions: tuple[tuple[bytes, Commit], ...] | None = None
+
+
+class BlockSync:
+    """Asks several peers at once, applies in order."""
+
+    def __init__(self, ledger: Ledger, network: Network, clock: Clock, apply: Callable[[Block, Commit], None]) -> None:
+        self._ledger = ledger
+        self._network = network
+        self._clock = clock
+        self._apply = apply
+        self._heights: dict[PeerId, int] = {}
+        self._ranges: dict[int, _Range] = {}
+        self._is_applying = False
+
+    @property
+    def target(self) -> int:
+        """Highest height that a connected peer claims to have decided."""
+        return max(self._heights.values(), default=0)
+
+    @property
+    def is_catching_up(self) -> bool:
+        """Whether peers are ahead by more than the height that consensus is about to finish."""
+        return self.target > self._ledger.height + 1
+
+    def note(self, peer: PeerId, height: int) -> None:
+        """A peer says, or lets us see, that it decided `height`."""
+        self._heights[peer] = max(height, self._heights.get(peer, 0))
+        if self.is_catching_up:
+            self._ask()
+
+    def forget(self, peer: PeerId) -> None:
+        """A peer is gone: others are asked for what it owed."""
+        self._heights.pop(peer, None)
+        for first in [first for first, asked in self._ranges.items() if asked.peer == peer and not asked.decisions]:
+            del self._ranges[first]
+        self._ask()
+
+    def tick(self) -> None:
+        """Give up on silent peers; ask on."""
+        now_ms = self._clock.now_ms()
+        for asked in list(self._ranges.values()):
+            if asked.decisions is None and now_ms >= asked.asked_ms + REQUEST_TIMEOUT_MS:
+                self._network.penalize(asked.peer, SILENT_POINTS, "block request was not answered in time")
+                self._heights.pop(asked.peer, None)  # its next status brings it back
+                del self._ranges[asked.first]
+        self._ask()
+
+    def serve(self, peer: PeerId, request: BlockRequest) -> None:
+        """Answer a peer with as many decided blocks as fit."""
+        decisions: list[tuple[bytes, Commit]] = []
+        size = 0
+        last = min(request.last, request.first + BLOCKS_PER_REQUEST - 1, self._ledger.height)
+        for height in range(max(1, request.first), last + 1):
+            block, commit = self._ledger.store.block(height), self._ledger.store.commit(height)
+            if block is None or commit is None:
+                break
+            data = encode(block)
+            size += len(data)
+            if decisions and size > MAX_RESPONSE_BYTES:
+                break
+            decisions.append((data, commit))
+        self._network.send(peer, Channel.SYNC, encode(BlockResponse(request.first, tuple(decisions))))
+
+    def receive(self, peer: PeerId, response: BlockResponse) -> None:
+        """Keep what was asked for; the rest nobody wanted."""
+        asked = self._ranges.get(response.first)
+        if asked is None or asked.peer != peer or asked.decisions is not None:
+            return
+        if not response.decisions:
+            del self._ranges[response.first]
+            self._heights.pop(peer, None)
+            self._ask()
+            return
+        asked.decisions = response.decisions[: asked.last - asked.first + 1]
+        asked.last = asked.first + len(asked.decisions) - 1
+        if not self._is_applying:
+            self._is_applying = True
+            self._apply_slice()
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        """Fill the window with requests to the peers that hold the blocks, least burdened first."""
+        self._drop_passed()
+        if not self.is_catching_up:
+            return
+        first = self._ledger.height + 1
+        while len(self._ranges) < MAX_REQUESTS and first <= self.target:
+            covering = next((r for r in self._ranges.values() if r.first <= first <= r.last), None)
+            if covering is not None:
+                first = covering.last + 1
+                continue
+            starts = [r.first for r in self._ranges.values() if r.first > first]
+            last = min([first + BLOCKS_PER_REQUEST - 1, self.target, *(start - 1 for start in starts)])
+            peer = self._choose_peer(first)
+            if peer is None or not self._network.send(peer, Channel.SYNC, encode(BlockRequest(first, last))):
+                return
+            self._ranges[first] = _Range(first, last, peer, self._clock.now_ms())
+            first = last + 1
+
+    def _choose_peer(self, first: int) -> PeerId | None:
+        connected = set(self._network.peers())
+        able = sorted(peer for peer, height in self._heights.items() if height >= first and peer in connected)
+        burden = {peer: sum(r.peer == peer for r in self._ranges.values()) for peer in able}
+        return min(able, key=lambda peer: burden[peer], default=None)
+
+    def _drop_passed(self) -> None:
+        for first in [first for first, asked in self._ranges.items() if asked.last <= self._ledger.height]:
+            del self._ranges[first]
+
+    # -- applying -----------------------------------------------------------------------------------------------------
+
+    def _apply_slice(self) -> None:
+        """Apply what is in order, for a short while; come back for the rest."""
+        self._is_applying = False
+        end_ms = self._clock.now_ms() + SLICE_MS
+        while (ready := self._next_ready()) is not None:
+            if self._clock.now_ms() >= end_ms:
+                self._is_applying = True
+                self._clock.call_later(0, self._apply_slice)
+                return
+            asked, (data, commit) = ready
+            try:
+                self.apply_decision(data, commit)
+            except Refused as refusal:
+                log.warning("bad-block-in-sync", height=self._ledger.height + 1, reason=refusal.message)
+                self._network.penalize(asked.peer, BAD_BLOCK_POINTS, f"bad block in sync: {refusal.message}")
+                self._heights.pop(asked.peer, None)
+                self._ranges.pop(asked.first, None)
+                break
+        self._ask()
+
+    def _next_ready(self) -> tuple[_Range, tuple[bytes, Commit]] | None:
+        height = self._ledger.height + 1
+        for asked in self._ranges.values():
+            if asked.decisions is not None and asked.first <= height <= asked.last:
+                return asked, asked.decisions[height - asked.first]
+        return None
+
+    def apply_decision(self, data: bytes, commit: Commit) -> None:
+        """Apply the next block, decided by others; raises `Refused` when block or commit is not sound."""
+        block = decode(Block, data)
+        self._ledger.check_commit(block, commit)
+        self._ledger.check(block, ())
+        self._apply(block, commit)

@@ -1,0 +1,161 @@
+"""Four real nodes over simulated ports: decide, crash, lag, lose messages, and agree."""
+
+from pathlib import Path
+
+from flockchain.execution.balances import get_account
+from flockchain.node.messages import VoteMessage, decode_message
+from flockchain.node.ports import Channel
+from tests.support.cluster import Cluster, Machine
+from tests.support.ledger import make_address
+
+
+def balance(machine: Machine, name: str) -> int:
+    return get_account(machine.running.ledger.state, make_address(name)).balance_uflk
+
+
+def test_a_transfer_is_final_on_all_nodes_within_moments(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.run_to(2)
+    cluster.world.run_for(1_000)
+    before, started_ms = balance(cluster.machines[0], "bob"), cluster.world.now_ms
+    cluster.machines[0].running.submit(cluster.transfer("alice", "bob", 7))
+    cluster.world.run_until(lambda: all(balance(m, "bob") == before + 7 for m in cluster.machines), 1_000)
+    assert cluster.world.now_ms - started_ms < 100
+    cluster.check_agreement()
+
+
+def test_an_idle_network_makes_a_block_only_when_the_idle_interval_passes(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.run_to(2)
+    height = cluster.min_height()
+    cluster.world.run_for(9_000)
+    assert cluster.min_height() == height
+    cluster.world.run_for(2_000)
+    assert cluster.min_height() == height + 1
+
+
+def test_three_of_four_go_on_without_the_fourth_which_catches_up(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.run_to(2)
+    away = cluster.machines[3]
+    away.kill()
+    for i in range(100):
+        cluster.machines[0].running.submit(cluster.transfer("alice", "bob", i + 1))
+        cluster.world.run_for(300)
+    others = cluster.min_height()
+    assert others > 40
+    cluster.restart(away)
+    cluster.run_to(others)
+    cluster.world.run_until(lambda: len({m.height for m in cluster.machines}) == 1)
+    cluster.check_agreement()
+
+
+def test_a_node_that_is_killed_at_any_moment_neither_signs_twice_nor_stops_the_others(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, seed=7)
+    cluster.run_to(2)
+    rng = cluster.net.rng
+    for i in range(60):
+        machine = cluster.machines[i % 4]
+        cluster.machines[(i + 1) % 4].running.submit(cluster.transfer("carol", "dave", i + 1))
+        cluster.world.run_for(rng.randint(0, 40))
+        machine.kill()
+        cluster.world.run_for(rng.choice((0, 10, 500)))
+        cluster.restart(machine)
+        cluster.world.run_for(rng.randint(0, 200))
+    height = max(machine.height for machine in cluster.machines)
+    cluster.run_to(height + 1)
+    cluster.check_agreement()
+    assert not any(reason for m in cluster.machines for _, _, reason in m.network.penalties), "nobody is at fault"
+    assert cluster.txs.chain.supply_uflk <= cluster.machines[0].running.ledger.chain.supply_uflk
+
+
+def test_all_four_killed_at_once_go_on_where_they_were(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, seed=3)
+    cluster.run_to(2)
+    for i in range(10):
+        cluster.machines[i % 4].running.submit(cluster.transfer("erin", "frank", i + 1))
+        cluster.world.run_for(i * 7)
+        for machine in cluster.machines:
+            machine.kill()
+        for machine in cluster.machines:
+            cluster.restart(machine)
+        cluster.run_to(max(machine.height for machine in cluster.machines) + 1)
+    cluster.check_agreement()
+
+
+def test_loss_of_a_tenth_of_all_messages_slows_but_never_stops(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, seed=11, loss=0.1)
+    cluster.run_to(2)
+    for i in range(20):
+        cluster.machines[i % 4].running.submit(cluster.transfer("alice", "bob", i + 1))
+        cluster.world.run_for(500)
+    cluster.run_to(15, 120_000)
+    cluster.check_agreement()
+
+
+def test_an_observer_follows_without_a_key(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, observers=1)
+    cluster.run_to(2)
+    observer = cluster.machines[4]
+    before = balance(observer, "bob")
+    observer.running.submit(cluster.transfer("alice", "bob", 5))
+    cluster.world.run_until(lambda: balance(observer, "bob") == before + 5)
+    cluster.check_agreement()
+
+
+def test_a_line_of_nodes_decides_through_relays(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    ids = [machine.id for machine in cluster.machines]
+    for i, one in enumerate(ids):
+        for other in ids[i + 2 :]:
+            cluster.net.disconnect(one, other)
+    cluster.world.run_for(5_000)
+    height = cluster.min_height()
+    cluster.machines[0].running.submit(cluster.transfer("alice", "bob", 5))
+    cluster.run_to(height + 1, 5_000)
+    cluster.check_agreement()
+
+
+def test_late_precommits_are_carried_by_a_later_block(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.run_to(2)
+    slow = cluster.machines[2]
+    held: list[tuple[bytes, bytes, bytes]] = []
+
+    def is_kept(sender: bytes, target: bytes, channel: Channel, data: bytes) -> bool:
+        if sender != slow.id or channel is not Channel.CONSENSUS:
+            return True
+        message = decode_message(channel, data)
+        if isinstance(message, VoteMessage) and any(vote.body.kind == 2 for vote in message.votes):
+            held.append((sender, target, data))
+            return False
+        return True
+
+    cluster.net.is_kept = is_kept
+    for _ in range(4):
+        cluster.machines[0].running.submit(cluster.transfer("alice", "bob", 1))
+        cluster.world.run_for(500)
+    cluster.net.is_kept = lambda *_: True
+    for sender, target, data in held:
+        cluster.net.transmit(sender, target, Channel.CONSENSUS, data)
+    cluster.world.run_for(50)
+    height = cluster.min_height()
+    cluster.machines[0].running.submit(cluster.transfer("alice", "bob", 1))
+    cluster.run_to(height + 1)
+    block = cluster.machines[0].store.block(height + 1)
+    assert block is not None
+    assert slow.signer is not None
+    assert {vote.validator for vote in block.late_precommits} == {slow.signer.address}
+
+
+def test_garbage_is_penalised_and_harms_nobody(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.run_to(2)
+    victim, sender = cluster.machines[0], cluster.machines[1]
+    for channel in Channel:
+        cluster.net.transmit(sender.id, victim.id, channel, b"\xff" * 40)
+    cluster.world.run_for(100)
+    assert len(victim.network.penalties) == len(Channel)
+    victim.running.submit(cluster.transfer("alice", "bob", 1))
+    cluster.run_to(cluster.min_height() + 1)
+    cluster.check_agreement()
