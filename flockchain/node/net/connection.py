@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, cast
 
 from flockchain.errors import Refused
 from flockchain.node.net.framing import CONTROL_CHANNEL, MessageReader
@@ -118,8 +118,7 @@ class Connection(asyncio.Protocol):
     # Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
         self.remote = tuple((transport.get_extra_info("peername") or ("", 0))[:2])
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         _set_socket_options(transport.get_extra_info("socket"))

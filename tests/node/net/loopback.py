@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import uvloop
 from nacl.signing import SigningKey
 
 from flockchain.crypto import address_of, sha256
@@ -36,13 +37,14 @@ def local_node(number: int, genesis_hash: bytes = GENESIS, chain_id: str = CHAIN
     return LocalNode(node_key(number), genesis_hash, chain_id)
 
 
-def run(story: Coroutine[Any, Any, None]) -> None:
-    """A whole story on a fresh loop; half a minute is more than any of them takes."""
+def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """A whole story on a fresh loop of each kind; half a minute is more than any of them takes."""
 
     async def bounded() -> None:
-        await asyncio.wait_for(story, 30)
+        await asyncio.wait_for(story(), 30)
 
     asyncio.run(bounded())
+    uvloop.run(bounded())
 
 
 async def wait_until(predicate: Callable[[], bool], timeout_s: float = 10.0) -> None:

@@ -26,7 +26,7 @@ def test_two_networks_talk() -> None:
             assert listener.received == [(Channel.CONSENSUS, b"to the listener")]
             assert dialer.received == [(Channel.MEMPOOL, b"to all")]
 
-    run(story())
+    run(story)
 
 
 def test_the_largest_message_of_every_channel_arrives() -> None:
@@ -39,7 +39,7 @@ def test_the_largest_message_of_every_channel_arrives() -> None:
             await wait_until(lambda: len(listener.received) == len(messages))
             assert dict(listener.received) == messages
 
-    run(story())
+    run(story)
 
 
 def test_events_come_after_the_call_that_caused_them_and_in_order() -> None:
@@ -55,7 +55,7 @@ def test_events_come_after_the_call_that_caused_them_and_in_order() -> None:
             assert listener.network.peers() == []
             await wait_until(lambda: len(listener.losses) == 1)
 
-    run(story())
+    run(story)
 
 
 def test_broadcast_leaves_out_the_peer_it_came_from() -> None:
@@ -67,7 +67,7 @@ def test_broadcast_leaves_out_the_peer_it_came_from() -> None:
             await wait_until(lambda: len(left.received) == 1 and len(right.received) == 2)
             assert left.received == [(Channel.CONSENSUS, b"y")]
 
-    run(story())
+    run(story)
 
 
 def test_a_large_blob_does_not_delay_votes() -> None:
@@ -84,7 +84,7 @@ def test_a_large_blob_does_not_delay_votes() -> None:
             before = [channel for channel, _ in listener.received].index(Channel.CONSENSUS)
             assert before <= 9, f"{before} of 16 blobs came before the vote"
 
-    run(story())
+    run(story)
 
 
 def test_a_full_queue_refuses_and_forgets_nothing_that_it_took() -> None:
@@ -98,7 +98,7 @@ def test_a_full_queue_refuses_and_forgets_nothing_that_it_took() -> None:
             assert taken == [True] * 5 + [False] * 3
             await wait_until(lambda: len(listener.received) == 5)
 
-    run(story())
+    run(story)
 
 
 def test_a_peer_that_sends_too_fast_is_slowed_not_dropped() -> None:
@@ -118,7 +118,7 @@ def test_a_peer_that_sends_too_fast_is_slowed_not_dropped() -> None:
             assert asyncio.get_running_loop().time() - begun_s > 0.3
             assert listener.losses == []
 
-    run(story())
+    run(story)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_node_of_another_chain_is_refused_with_the_reason(stranger: dict[str, 
             assert reason in dialer.network.dial_errors()[listener.address]
             assert listener.events == dialer.events == []
 
-    run(story())
+    run(story)
 
 
 def test_a_pinned_identity_must_answer() -> None:
@@ -150,7 +150,7 @@ def test_a_pinned_identity_must_answer() -> None:
                 assert f"{format_address(id_of(1))} answered" in error
                 assert listener.events == dialer.events == []
 
-    run(story())
+    run(story)
 
 
 def test_the_right_pinned_identity_is_welcome() -> None:
@@ -161,7 +161,7 @@ def test_the_right_pinned_identity_is_welcome() -> None:
         ):
             await wait_until(lambda: dialer.network.peers() == [listener.id])
 
-    run(story())
+    run(story)
 
 
 def test_a_node_does_not_connect_to_itself() -> None:
@@ -174,7 +174,7 @@ def test_a_node_does_not_connect_to_itself() -> None:
             assert "it is this node" in node.network.dial_errors()[node.address]
             assert node.events == []
 
-    run(story())
+    run(story)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_bad_frame_costs_the_connection_and_points(frame: bytes | None, points
             await wait_until(lambda: len(target.losses) == 1)
             assert abs(_points(target, 2) - points) <= 1
 
-    run(story())
+    run(story)
 
 
 def _points(target: Party, number: int) -> int:
@@ -221,7 +221,7 @@ def test_the_second_breach_of_the_protocol_bans() -> None:
             async with raw_peer(3, target):
                 await wait_until(lambda: target.network.peers() == [id_of(3)])
 
-    run(story())
+    run(story)
 
 
 def test_a_hundred_points_disconnect_and_ban_until_the_time_is_over() -> None:
@@ -237,7 +237,7 @@ def test_a_hundred_points_disconnect_and_ban_until_the_time_is_over() -> None:
             assert "sent a block nobody could decide" in peer.losses[0]
             await wait_until(lambda: target.connects == 2)
 
-    run(story())
+    run(story)
 
 
 def test_garbage_before_the_handshake_bans_the_address() -> None:
@@ -253,7 +253,7 @@ def test_garbage_before_the_handshake_bans_the_address() -> None:
                     pass
             assert target.events == []
 
-    run(story())
+    run(story)
 
 
 def test_one_address_opens_only_so_many_connections() -> None:
@@ -265,7 +265,7 @@ def test_one_address_opens_only_so_many_connections() -> None:
                     pass
             assert target.network.peers() == sorted([id_of(2), id_of(3)])
 
-    run(story())
+    run(story)
 
 
 def test_inbound_peers_are_limited_but_named_ones_get_in() -> None:
@@ -279,7 +279,7 @@ def test_inbound_peers_are_limited_but_named_ones_get_in() -> None:
             async with raw_peer(4, target):
                 await wait_until(lambda: target.network.peers() == sorted([id_of(2), id_of(4)]))
 
-    run(story())
+    run(story)
 
 
 def test_unfinished_handshakes_are_limited_and_end() -> None:
@@ -293,7 +293,7 @@ def test_unfinished_handshakes_are_limited_and_end() -> None:
             async with raw_peer(2, target):
                 await wait_until(lambda: target.connects == 1)
 
-    run(story())
+    run(story)
 
 
 def test_a_frame_that_trickles_in_is_not_waited_for() -> None:
@@ -310,7 +310,7 @@ def test_a_frame_that_trickles_in_is_not_waited_for() -> None:
                 await asyncio.sleep(0.01)
             await wait_until(lambda: target.losses == ["a frame was not whole after 0.2 s"])
 
-    run(story())
+    run(story)
 
 
 def test_a_silent_peer_is_dropped_and_an_idle_but_living_one_is_kept() -> None:
@@ -322,7 +322,7 @@ def test_a_silent_peer_is_dropped_and_an_idle_but_living_one_is_kept() -> None:
             assert target.network.peers() == [living.id]
             assert target.network.peer_infos()[0].latency_ms is not None
 
-    run(story())
+    run(story)
 
 
 def test_a_peer_that_reads_nothing_is_dropped() -> None:
@@ -339,7 +339,7 @@ def test_a_peer_that_reads_nothing_is_dropped() -> None:
                 await asyncio.sleep(0.02)
             assert target.losses == ["the peer took none of our bytes for 0.3 s"]
 
-    run(story())
+    run(story)
 
 
 def test_a_killed_peer_is_dialled_until_it_is_back() -> None:
@@ -360,7 +360,7 @@ def test_a_killed_peer_is_dialled_until_it_is_back() -> None:
             assert dialer.network.dial_errors() == {}
         await dialling.__aexit__(None, None, None)
 
-    run(story())
+    run(story)
 
 
 def test_two_that_dial_each_other_end_with_one_connection() -> None:
@@ -377,7 +377,7 @@ def test_two_that_dial_each_other_end_with_one_connection() -> None:
                     kinds = [type(event) for event in node.events]
                     assert kinds in ([PeerConnected], [PeerConnected, PeerLost, PeerConnected])
 
-    run(story())
+    run(story)
 
 
 def test_a_restarted_peer_replaces_its_lost_connection() -> None:
@@ -394,7 +394,7 @@ def test_a_restarted_peer_replaces_its_lost_connection() -> None:
                 await wait_until(lambda: target.received == [(Channel.CONSENSUS, b"x")])
                 assert target.network.peers() == [id_of(2)]
 
-    run(story())
+    run(story)
 
 
 def test_a_dead_connection_that_blocks_a_new_one_is_found_out() -> None:
@@ -411,7 +411,7 @@ def test_a_dead_connection_that_blocks_a_new_one_is_found_out() -> None:
             async with raw_peer(HIGH, low):
                 await wait_until(lambda: low.connects >= 2)
 
-    run(story())
+    run(story)
 
 
 def test_what_the_api_shows_of_a_peer() -> None:
@@ -427,7 +427,7 @@ def test_what_the_api_shows_of_a_peer() -> None:
             (back,) = listener.network.peer_infos()
             assert (back.peer, back.is_outbound, back.listen_port) == (dialer.id, False, dialer.network.listen_port)
 
-    run(story())
+    run(story)
 
 
 def test_no_event_comes_after_stop() -> None:
@@ -442,7 +442,7 @@ def test_no_event_comes_after_stop() -> None:
             assert listener.network.peers() == []
             assert listener.network._connections == set()
 
-    run(story())
+    run(story)
 
 
 def test_a_port_in_use_is_a_fault_that_says_so() -> None:
@@ -452,7 +452,7 @@ def test_a_port_in_use_is_a_fault_that_says_so() -> None:
                 async with party(2, listen=first.address):
                     pass
 
-    run(story())
+    run(story)
 
 
 def test_hundreds_of_garbage_connections_leave_the_node_well() -> None:
@@ -468,7 +468,7 @@ def test_hundreds_of_garbage_connections_leave_the_node_well() -> None:
             await wait_until(lambda: Received(friend.id, Channel.CONSENSUS, b"still here") in target.events)
             assert target.losses == []
 
-    run(story())
+    run(story)
 
 
 def test_the_control_channel_is_not_for_sending() -> None:
