@@ -13,7 +13,7 @@ from flockchain.types.rows import Chain, ValidatorRow
 
 BEACON_LINKS = 2**20
 """Blocks that one chain lasts; before it ends, `edit-validator` registers the head of a new one."""
-_CHECKPOINT_LINKS = 1024
+_CHECKPOINT_LINKS = 256
 
 
 class BeaconChain:
@@ -40,8 +40,9 @@ class BeaconChain:
         return self._compute_link(self._position - 1) if self._position > 0 else None
 
     def _seek(self, head: bytes) -> bool:
-        """Search near the last position first: blocks walk the chain backwards one link at a time."""
-        for start in range(self._position // _CHECKPOINT_LINKS, -1, -1):
+        """Search from the last position down, for blocks walk the chain backwards, and then from the end."""
+        here, end = self._position // _CHECKPOINT_LINKS, len(self._checkpoints)
+        for start in (*range(here, -1, -1), *range(end - 1, here, -1)):
             link, first = self._checkpoints[start], start * _CHECKPOINT_LINKS
             for i in range(first, first + _CHECKPOINT_LINKS):
                 if link == head:

@@ -1,0 +1,154 @@
+"""Over random histories no uflk appears or vanishes, and every node comes to the same state root."""
+
+import random
+
+import pytest
+from msgspec.structs import replace
+
+from flockchain.codec import Canonical, encode
+from flockchain.execution.evidence import double_vote
+from flockchain.execution.genesis import load_state
+from flockchain.execution.invariants import assert_all, assert_changes
+from flockchain.execution.staking import make_validator_target
+from flockchain.genesis import sign_possession
+from flockchain.txs import claim_rewards, fund_task, slash, stake, transfer, unjail, unstake
+from flockchain.types.chain import PREVOTE, SignedVote, VoteBody
+from flockchain.types.rows import Account, Chain, RecentBlock, Stake, ValidatorRow, row_key
+from flockchain.types.task import Holdout
+from tests.execution.stories import enroll, make_quick_genesis
+from tests.support.ledger import ACCOUNTS, BOND_UFLK, Ledger, make_address, make_beacon_chain, make_key
+
+VALIDATORS = [f"val{i}" for i in range(7)]
+OWNER = {**{f"val{i}": f"owner{i}" for i in range(4)}, "val4": "alice", "val5": "bob", "val6": "carol"}
+BLOCKS = 120
+
+
+def random_body(dice: random.Random, ledger: Ledger, sender: str) -> Canonical:
+    """Something that `sender` might try, sensible or not."""
+    validator = dice.choice(VALIDATORS)
+    address = make_address(validator)
+    amount = dice.choice([1, 999, 1_000_000, 2_000_000_000, BOND_UFLK // 2, BOND_UFLK, 10**15])
+    match dice.randrange(9):
+        case 0:
+            return transfer.Body(make_address(dice.choice(ACCOUNTS)), amount, "")
+        case 1:
+            return stake.Body(
+                "validator",
+                amount,
+                public_key=bytes(make_key(validator).verify_key),
+                possession=sign_possession(make_key(validator), ledger.chain.chain_id, make_address(sender)),
+                beacon_head=make_beacon_chain(validator).head,
+            )
+        case 2 | 3:
+            return unstake.Body(make_validator_target(address), amount)
+        case 4:
+            return claim_rewards.Body(address)
+        case 5:
+            return unjail.Body(address)
+        case 6 if dice.random() < 0.2 and ledger.chain.height:
+            place = VoteBody(PREVOTE, dice.randint(1, ledger.chain.height), 0, b"")
+            votes = (ledger.sign_vote(validator, replace(place, block_id=block_id)) for block_id in (b"", b"x" * 32))
+            return slash.Body("double-vote", encode(double_vote.make_evidence(*votes)))
+        case 7:
+            role = dice.choice(["trainer", "voter"])
+            holdouts = (Holdout("code", bytes(32), 100),) if role == "voter" else ()
+            return stake.Body("task:1", amount, role=role, holdouts=holdouts)
+        case _:
+            return dice.choice([unstake.Body("task:1", amount), fund_task.Body(1, amount)])
+
+
+def random_sender(dice: random.Random) -> str:
+    return dice.choice([*ACCOUNTS, *OWNER.values()])
+
+
+def random_absent(dice: random.Random, ledger: Ledger) -> list[str]:
+    """At most one that the commit can do without."""
+    rows = ledger.state.get(Chain), list(ledger.state.iterate(ValidatorRow))
+    name = dice.choice(VALIDATORS)
+    members = [row for row in rows[1] if row.active]
+    power = sum(row.bond_uflk for row in members)
+    own = next((row.bond_uflk for row in members if row.address == make_address(name)), 0)
+    return [name] if len(members) > 3 and own * 4 < power and dice.random() < 0.7 else []
+
+
+def random_late(dice: random.Random, ledger: Ledger) -> list[SignedVote]:
+    """Some late precommits of those that still count."""
+    names = {make_address(name): name for name in VALIDATORS}
+    depth = ledger.chain.params.consensus.late_precommit_blocks
+    votes = []
+    for row in ledger.state.iterate(RecentBlock):
+        for signer in row.absent:
+            if row.height + depth > ledger.chain.height and dice.random() < 0.3:
+                votes.append(ledger.late_precommit(names[signer.validator], row.height))
+    return votes
+
+
+def make_history(seed: int, **params: int) -> Ledger:
+    """A chain of `BLOCKS` random blocks; the ledger asserts every invariant after each."""
+    dice = random.Random(seed)
+    ledger = Ledger(make_quick_genesis(**params))
+    enroll(ledger)
+    for _ in range(BLOCKS):
+        senders = [random_sender(dice) for _ in range(dice.randrange(6))]
+        txs = [ledger.tx(sender, random_body(dice, ledger, sender)) for sender in senders]
+        late = random_late(dice, ledger)
+        absent = random_absent(dice, ledger)
+        ledger.produce(*txs, elapsed_ms=dice.choice([1, 50, 1_000, 20_000]), late_precommits=late, absent=absent)
+        ledger._nonces.clear()
+    return ledger
+
+
+@pytest.mark.parametrize("run", range(4))
+def test_random_histories_conserve_money_and_replay_to_equal_roots(run: int) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    ledger = make_history(seed, inflation_ppm_per_year=0)
+    assert ledger.chain.supply_uflk == ledger.genesis.supply_uflk
+    codes = [result.code for outcome in ledger.outcomes for result in outcome.results]
+    assert codes.count("ok") > 20
+    assert len(set(codes)) > 3
+    replica = Ledger(ledger.genesis, check_all=False)
+    for block, outcome in zip(ledger.blocks, ledger.outcomes, strict=True):
+        assert replica.decide(block).state_root == outcome.state_root
+    assert load_state(ledger.state.rows())[0].root == ledger.state.root
+
+
+def test_supply_grows_by_what_is_minted_and_by_nothing_else() -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    ledger = make_history(seed)
+    elapsed = ledger.blocks[-1].header.time_ms - ledger.blocks[0].header.time_ms
+    minted = ledger.chain.supply_uflk - ledger.genesis.supply_uflk
+    assert 0 < minted <= ledger.chain.supply_uflk * 20_000 * elapsed // (10**6 * 365 * 86_400_000)
+
+
+def test_one_uflk_from_nowhere_is_seen_at_once() -> None:
+    ledger = Ledger()
+    account = ledger.account("alice")
+    change = (row_key(account), account, replace(account, balance_uflk=account.balance_uflk + 1))
+    with pytest.raises(AssertionError, match="1 uflk appeared, 0 minted"):
+        assert_changes([change], 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "sentence"),
+    [
+        (Account, "balance_uflk", "the supply is"),
+        (Stake, "amount_uflk", "the supply is"),
+        (ValidatorRow, "bond_uflk", "validator row says"),
+        (ValidatorRow, "tombstoned", "without the right to it"),
+        (Chain, "community_pool_uflk", "the supply is"),
+    ],
+)
+def test_the_full_check_sees_each_broken_row(kind: type, field: str, sentence: str) -> None:
+    ledger = Ledger()
+    row = ledger.state.first(kind)
+    assert row is not None
+    ledger.state.put(replace(row, **{field: getattr(row, field) + 1}))
+    with pytest.raises(AssertionError, match=sentence):
+        assert_all(ledger.state)
+
+
+def test_negative_money_is_seen() -> None:
+    with pytest.raises(AssertionError, match="negative money"):
+        assert_changes([(b"", None, Account(bytes(20), -1, 0))], 0, -1)
