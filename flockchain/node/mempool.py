@@ -174,8 +174,9 @@ class Mempool:
                     self._remove(waiting)
 
     @property
-    def has_due(self) -> bool:
-        return self._due.txs > 0
+    def due_txs(self) -> int:
+        """Transactions in the lane of drawn members."""
+        return self._due.txs
 
     def has_ready(self, next_nonce: NextNonce) -> bool:
         """Whether a block could take any transaction now."""

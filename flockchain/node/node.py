@@ -235,7 +235,7 @@ class Node:
         self.driver.leave_height()
         now_ms = max(self._clock.now_ms(), self.ledger.chain.time_ms)
         self.mempool.update([result.hash for result in outcome.results], self.ledger.next_nonce, now_ms)
-        if self.mempool.has_due:
+        if self.mempool.due_txs:
             self.mempool.recheck_due(lambda data: check_tx(self.ledger.state, data, now_ms))
         self.blobs.on_block(outcome.write_set)
         log.info(

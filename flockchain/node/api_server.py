@@ -1,0 +1,160 @@
+"""The REST interface in a thread with a loop of its own: a long answer never delays a prevote.
+
+What crosses between the two loops crosses here: transactions in, decided blocks out. Everything else that the API
+shows comes from the read-only `Reader`, or from a snapshot that the node takes every tick.
+"""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from api.events import EventHub
+from api.node_view import MempoolView, PeerView
+from flockchain.errors import Fault, FlockchainError
+from flockchain.execution.block import BlockOutcome
+from flockchain.node.config import parse_host_port
+from flockchain.node.node import Node
+from flockchain.types.chain import Block
+
+START_TIMEOUT_S = 20
+STOP_TIMEOUT_S = 5
+BACKLOG = 1_024
+MAX_CONNECTIONS = 2_048
+
+_NO_MEMPOOL = MempoolView(0, 0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the API shows of the running node; replaced as a whole."""
+
+    is_catching_up: bool = False
+    peers: tuple[PeerView, ...] = ()
+    mempool: MempoolView = _NO_MEMPOOL
+    health: str | None = "the node is starting"
+
+
+class LiveNode:
+    """The API's `NodeView` of a node that runs on another loop."""
+
+    def __init__(self, node: Node, node_loop: asyncio.AbstractEventLoop, validator_address: bytes | None) -> None:
+        self.snapshot = Snapshot()
+        self.events = EventHub()
+        self.validator_address = validator_address
+        self._node = node
+        self._node_loop = node_loop
+
+    @property
+    def is_catching_up(self) -> bool:
+        return self.snapshot.is_catching_up
+
+    async def submit(self, tx_bytes: bytes) -> bytes:
+        """Hand a transaction to the node's loop; returns its hash, raises `Refused`."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[bytes] = loop.create_future()
+
+        def finish(tx_hash: bytes | None, error: FlockchainError | None) -> None:
+            if answer.done():
+                return
+            if error is not None:
+                answer.set_exception(error)
+            else:
+                assert tx_hash is not None
+                answer.set_result(tx_hash)
+
+        def submit() -> None:
+            try:
+                tx_hash = self._node.submit(tx_bytes)
+            except FlockchainError as error:
+                loop.call_soon_threadsafe(finish, None, error)
+            else:
+                loop.call_soon_threadsafe(finish, tx_hash, None)
+
+        self._node_loop.call_soon_threadsafe(submit)
+        return await answer
+
+    def find_pending(self, tx_hash: bytes) -> bytes | None:
+        return self._node.mempool.get(tx_hash)
+
+    def peers(self) -> list[PeerView]:
+        return list(self.snapshot.peers)
+
+    def mempool(self) -> MempoolView:
+        return self.snapshot.mempool
+
+    def health(self) -> str | None:
+        return self.snapshot.health
+
+
+class ApiServer:
+    """uvicorn in its thread."""
+
+    def __init__(self, listen: str, view: LiveNode, make_app: Callable[[], Any]) -> None:
+        """Bind at once; raises `Fault` when the address is taken."""
+        host, port = parse_host_port(listen)
+        self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind((host, port))
+        except OSError as error:
+            self._socket.close()
+            raise Fault(f"cannot listen for REST requests on {listen}: {error.strerror or error}") from None
+        self.port: int = self._socket.getsockname()[1]
+        self._view = view
+        self._make_app = make_app
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._server: uvicorn.Server | None = None
+        self._thread = threading.Thread(target=self._run, name="api", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def publish(self, block: Block, outcome: BlockOutcome) -> None:
+        """Called on the node's loop after a block was persisted."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._view.events.publish_block, block, outcome)
+
+    def stop(self) -> None:
+        """Finish the answers that are under way, for a while."""
+        if self._server is not None:
+            self._server.should_exit = True
+        self._thread.join(STOP_TIMEOUT_S)
+        self._socket.close()
+
+    def _run(self) -> None:
+        config = uvicorn.Config(
+            self._make_app(),
+            loop="none",
+            log_config=None,
+            access_log=False,
+            backlog=BACKLOG,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=STOP_TIMEOUT_S - 2,
+            server_header=False,
+        )
+        self._server = uvicorn.Server(config)
+        self._loop = uvloop.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._server.serve([self._socket]))
+        finally:
+            self._loop.close()
+
+
+def make_peer_views(infos: Sequence[Any], heights: Callable[[bytes], int]) -> tuple[PeerView, ...]:
+    """Connected peers for the API; `heights` tells what each last reported."""
+    return tuple(
+        PeerView(
+            address=info.peer,
+            endpoint=f"{info.host}:{info.port}",
+            height=heights(info.peer),
+            is_outbound=info.is_outbound,
+        )
+        for info in infos
+    )

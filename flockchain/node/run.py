@@ -1,0 +1,242 @@
+"""`flockchain start`: one node with its real ports, from a home folder to a clean stop."""
+
+import asyncio
+import gc
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from api.node_view import MempoolView
+from flockchain.codec import encode
+from flockchain.errors import Fault, FlockchainError
+from flockchain.execution.block import BlockOutcome
+from flockchain.execution.genesis import build_state
+from flockchain.genesis import Genesis, load_genesis
+from flockchain.node.api_server import ApiServer, LiveNode, Snapshot, make_peer_views
+from flockchain.node.clock import SystemClock
+from flockchain.node.config import Config, load_config
+from flockchain.node.home import Home, HomeLock
+from flockchain.node.key_file import load_key
+from flockchain.node.logs import configure_logs
+from flockchain.node.mempool import Limits
+from flockchain.node.net.limits import NetworkLimits
+from flockchain.node.net.network import TcpNetwork
+from flockchain.node.node import Node, NodeOptions
+from flockchain.node.ports import NetworkEvent
+from flockchain.node.signer import PersistedSigner
+from flockchain.node.wal import WriteAheadLog
+from flockchain.store.blob_store import BlobStore
+from flockchain.store.chain_store import ChainStore
+from flockchain.store.reader import Reader
+from flockchain.types.chain import Block
+
+log = structlog.get_logger()
+
+SNAPSHOT_S = 0.25
+SWITCH_INTERVAL_S = 0.0005
+"""How long the API's thread may hold the interpreter while the node's loop has something to do."""
+
+
+def run_node(home_path: Path) -> int:
+    """Run until SIGTERM or SIGINT; exit code 0 after a clean stop, 1 when something needs a person."""
+    home = Home(home_path.absolute())
+    try:
+        lock = HomeLock(home)
+    except FlockchainError as error:
+        print(f"flockchain: {error}", file=sys.stderr)
+        return 1
+    try:
+        config = load_config(home.config)
+        configure_logs(home.logs, config.log)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        uvloop.run(_Runner(home, config).run())
+    except FlockchainError as error:
+        log.error("stopped", reason=str(error))
+        return 1
+    finally:
+        lock.release()
+    return 0
+
+
+class _Runner:
+    """Owns the real ports of one node."""
+
+    def __init__(self, home: Home, config: Config) -> None:
+        self._home = home
+        self._config = config
+        self._failure: BaseException | None = None
+        self._is_checkpointing = False
+
+    async def run(self) -> None:
+        """Start everything, wait for a signal or a failure, stop everything in reverse order."""
+        self._stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        genesis = load_genesis(self._home.genesis)
+        self._store = open_store(self._home, genesis)
+        try:
+            self._make_node(genesis)
+            await self._serve()
+        finally:
+            self._store.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def _make_node(self, genesis: Genesis) -> None:
+        config, home = self._config, self._home
+        passphrase = read_passphrase(config)
+        node_key = load_key(home.node_key, passphrase)
+        self._signer = None
+        if config.validator.enabled:
+            key = load_key(home.validator_key, passphrase)
+            self._signer = PersistedSigner(key, home.signer_state, genesis.hash())
+        self._blobs = BlobStore(home.blobs, limit_bytes=config.blobs.max_bytes)
+        self._network = TcpNetwork(
+            node_key,
+            genesis.hash(),
+            genesis.chain_id,
+            config.p2p.listen,
+            config.p2p.persistent_peers,
+            NetworkLimits(max_inbound_peers=config.p2p.max_inbound, max_outbound_peers=config.p2p.max_outbound),
+            self._on_network_event,
+        )
+        self._node = Node(
+            clock=SystemClock(self._guard),
+            network=self._network,
+            store=self._store,
+            signer=self._signer,
+            blobs=self._blobs,
+            wal=WriteAheadLog(home.wal),
+            options=NodeOptions(make_limits(config, genesis), config.blobs.replicate),
+        )
+        gc.collect()
+        gc.freeze()  # the state is long-lived: a full collection over a million rows would pause for seconds
+
+    async def _serve(self) -> None:
+        node, loop = self._node, asyncio.get_running_loop()
+        view = LiveNode(node, loop, self._signer.address if self._signer else None)
+        api = self._start_api(view) if self._config.api.enabled else None
+        node.listeners.append(self._on_block)
+        if self._signer is not None and self._is_member():
+            _ = self._signer.beacon  # a third of a second, before others wait for our proposal
+        await self._network.start()
+        log.info(
+            "started",
+            chain=node.ledger.chain.chain_id,
+            height=node.ledger.height,
+            p2p=self._network.listen_port,
+            api=api.port if api else None,
+        )
+        self._guard(node.start)
+        try:
+            while not self._stopping.is_set():
+                view.snapshot = self._take_snapshot()
+                try:
+                    await asyncio.wait_for(self._stopping.wait(), SNAPSHOT_S)
+                except TimeoutError:
+                    pass
+        finally:
+            log.info("stopping", height=node.ledger.height)
+            await self._network.stop()
+            node.stop()
+            if api is not None:
+                await loop.run_in_executor(None, api.stop)
+
+    def _start_api(self, view: LiveNode) -> ApiServer:
+        from api.app import create_app  # FastAPI takes a third of a second to import: only where it is used
+
+        reader = Reader(self._home.chain)
+        server = ApiServer(self._config.api.listen, view, lambda: create_app(reader, view, self._blobs))
+        self._node.listeners.append(server.publish)
+        server.start()
+        return server
+
+    # -- what the loop calls ------------------------------------------------------------------------------------------
+
+    def _on_network_event(self, event: NetworkEvent) -> None:
+        self._guard(lambda: self._node.handle(event))
+
+    def _guard(self, action: Callable[[], None]) -> None:
+        """Run the node's code; an error that is not a peer's fault stops the process before it does harm."""
+        if self._failure is not None:
+            return
+        try:
+            action()
+        except Exception as error:
+            self._failure = error if isinstance(error, FlockchainError) else Fault(f"internal error: {error!r}")
+            log.critical("failed", error=repr(error), exc_info=not isinstance(error, FlockchainError))
+            self._stopping.set()
+
+    def _on_block(self, block: Block, outcome: BlockOutcome) -> None:
+        """Fold SQLite's log into its file off the loop when it has grown."""
+        if self._store.is_checkpoint_due and not self._is_checkpointing:
+            self._is_checkpointing = True
+            task = asyncio.get_running_loop().run_in_executor(None, self._store.checkpoint)
+            task.add_done_callback(self._end_checkpoint)
+
+    def _end_checkpoint(self, task: "asyncio.Future[None]") -> None:
+        self._is_checkpointing = False
+        if task.exception() is not None:
+            log.warning("checkpoint-failed", reason=str(task.exception()))
+
+    def _is_member(self) -> bool:
+        ledger = self._node.ledger
+        assert self._signer is not None
+        return any(member.address == self._signer.address for member in ledger.members(ledger.height + 1))
+
+    def _take_snapshot(self) -> Snapshot:
+        node, limits = self._node, self._config.mempool
+        statuses = node.gossip.statuses
+        peers = make_peer_views(
+            self._network.peer_infos(), lambda peer: statuses[peer].decided_height if peer in statuses else 0
+        )
+        health = None
+        if node.is_catching_up:
+            health = f"catching up: at height {node.ledger.height} of {node.sync.target}"
+        elif not peers and len(node.ledger.members(node.ledger.height + 1)) > 1:
+            health = "no peer is connected"
+        mempool = MempoolView(
+            len(node.mempool), node.mempool.due_txs, node.mempool.size_bytes, limits.max_txs, limits.max_bytes
+        )
+        return Snapshot(node.is_catching_up, peers, mempool, health)
+
+
+def open_store(home: Home, genesis: Genesis) -> ChainStore:
+    """The chain's file, initialised from genesis when new; raises `Fault` when it is of another chain."""
+    store = ChainStore(home.chain)
+    try:
+        if store.genesis_bytes is None:
+            store.initialize(encode(genesis), build_state(genesis).rows())
+        elif store.genesis_bytes != encode(genesis):
+            raise Fault(f"{home.chain} belongs to another genesis than {home.genesis}: restore the right genesis.json")
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def make_limits(config: Config, genesis: Genesis) -> Limits:
+    """Bounds of the mempool, from the node's configuration and the chain's parameters."""
+    fees = genesis.params.fees
+    return Limits(
+        max_txs=config.mempool.max_txs,
+        max_bytes=config.mempool.max_bytes,
+        max_per_account=fees.max_txs_per_account_in_mempool,
+        reserved_ppm=fees.reserved_lane_ppm,
+    )
+
+
+def read_passphrase(config: Config) -> bytes:
+    """Of node and validator key; empty when no file is named."""
+    name = config.validator.passphrase_file
+    if not name:
+        return b""
+    try:
+        return Path(name).read_bytes().strip()
+    except OSError as error:
+        raise Fault(f"cannot read the passphrase file {name}: {error.strerror or error}") from None
