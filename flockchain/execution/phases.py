@@ -66,9 +66,9 @@ def _step(context: Context, task: Task, training_round: TrainingRound) -> bool:
 def _step_enroll(context: Context, task: Task, training_round: TrainingRound) -> bool:
     """Close ENROLL once enough are bonded.
 
-    Round 1 waits for `trainers_max` until its deadline, afterwards and in later rounds `trainers_min` is enough.
-    Either way there must be enough tickets for every seat and for three seats of every domain. Past the deadline the
-    task waits on, and at the limit it is cancelled.
+    Until its deadline round 1 waits for `trainers_max`, and for as many judges as there are seats; afterwards and in
+    later rounds `trainers_min` is enough. Either way there must be tickets for every seat and for three seats of every
+    domain. Past the deadline the task waits on, and at the limit it is cancelled.
     """
     is_past_deadline = context.time_ms >= training_round.deadline_ms
     if task.id not in context.touched_tasks and not is_past_deadline:
@@ -80,7 +80,8 @@ def _step_enroll(context: Context, task: Task, training_round: TrainingRound) ->
     wanted = spec.trainers_max if is_patient else spec.trainers_min
     trainers, voters = find_candidates(context, task, "trainer"), find_candidates(context, task, "voter")
     can_judge = is_seatable(voters, spec.judge.seats, spec.judge.seats // 3, len(spec.domains))
-    if len(trainers) >= wanted and can_judge:
+    is_crowded = not is_patient or len(voters) >= spec.judge.seats
+    if len(trainers) >= wanted and can_judge and is_crowded:
         seats = min(spec.trainers_max, len(trainers))
         freeze_draw(context, training_round, "trainer", trainers, seats=seats, account_seats=1)
         return True
