@@ -9,6 +9,7 @@ import msgspec
 from flockchain.execution.context import Context
 from flockchain.execution.draw import compute_assignments, compute_draw, get_judges, is_seatable
 from flockchain.execution.figures import is_quorum
+from flockchain.execution.payout import cancel_task
 from flockchain.execution.rounds import (
     count_bonded_accounts,
     enter_phase,
@@ -22,7 +23,6 @@ from flockchain.execution.rounds import (
     has_everyone_acted,
 )
 from flockchain.execution.settlement import (
-    close_task,
     find_agreement,
     record_verdicts,
     settle_aggregated,
@@ -74,9 +74,8 @@ def _step_enroll(context: Context, task: Task, training_round: TrainingRound) ->
     if task.id not in context.touched_tasks and not is_past_deadline:
         return False
     context.touched_tasks.discard(task.id)
-    spec, phases = task.spec, task.spec.phases
-    enroll_ends_ms = training_round.started_ms + phases.enroll_ms
-    is_patient = training_round.number == 1 and context.time_ms < enroll_ends_ms
+    spec = task.spec
+    is_patient = training_round.number == 1 and context.time_ms < training_round.started_ms + spec.phases.enroll_ms
     wanted = spec.trainers_max if is_patient else spec.trainers_min
     trainers, voters = find_candidates(context, task, "trainer"), find_candidates(context, task, "voter")
     can_judge = is_seatable(voters, spec.judge.seats, spec.judge.seats // 3, len(spec.domains))
@@ -85,21 +84,12 @@ def _step_enroll(context: Context, task: Task, training_round: TrainingRound) ->
         seats = min(spec.trainers_max, len(trainers))
         freeze_draw(context, training_round, "trainer", trainers, seats=seats, account_seats=1)
         return True
-    limit_ms = training_round.started_ms + max(phases.enroll_limit_ms, phases.enroll_ms)
+    limit_ms = training_round.started_ms + spec.phases.enroll_limit_ms
     if context.time_ms >= limit_ms:
         judges_text = "enough judges" if can_judge else f"too few judges for {spec.judge.seats} seats"
-        reason = f"{len(trainers)} of {wanted} trainers and {judges_text} after {phases.enroll_limit_ms} ms of waiting"
-        settle_reason = f"cancelled in ENROLL: {reason}"
-        context.state.put(
-            msgspec.structs.replace(
-                training_round,
-                phase="settled",
-                settled_ms=context.time_ms,
-                outcome=settle_reason,
-                result_root=task.global_root,
-            )
-        )
-        close_task(context, task, "cancelled", reason)
+        waited_ms = spec.phases.enroll_limit_ms
+        reason = f"{len(trainers)} of {wanted} trainers and {judges_text} after {waited_ms} ms of waiting"
+        cancel_task(context, task, training_round, reason)
         return True
     if is_past_deadline:
         context.state.put(msgspec.structs.replace(training_round, deadline_ms=limit_ms))

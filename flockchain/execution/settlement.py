@@ -1,12 +1,10 @@
 """The end of a training round: what the votes cost, what the candidate becomes, who is paid, what comes next."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
 from flockchain.codec import encode
-from flockchain.execution.balances import increase_balance
 from flockchain.execution.candidate import (
     Agreement,
     compute_agreement,
@@ -18,10 +16,10 @@ from flockchain.execution.candidate import (
 )
 from flockchain.execution.context import Context
 from flockchain.execution.draw import Judge
-from flockchain.execution.figures import clip_text
 from flockchain.execution.offences import penalise
 from flockchain.execution.outliers import compute_outliers
-from flockchain.execution.rewards import Rewards, compute_flalliance_shares, compute_merit_shares, compute_rewards
+from flockchain.execution.payout import Payees, close_round, pay_by_seats
+from flockchain.execution.rewards import compute_flalliance_shares, compute_merit_shares
 from flockchain.execution.rounds import (
     get_accepted,
     get_attestations,
@@ -29,11 +27,10 @@ from flockchain.execution.rounds import (
     get_committee,
     get_sealed_voters,
     get_submissions,
-    start_round,
 )
 from flockchain.execution.state import State
 from flockchain.execution.verdict import compute_verdicts
-from flockchain.types.rows import Adapter, Draw, OpenTask, Task, TaskStatus, TrainingRound, Verdict
+from flockchain.types.rows import Adapter, Draw, Task, TrainingRound, Verdict
 from flockchain.types.task import AdapterFigures, AttestationBody
 
 NOBODY = bytes(20)
@@ -128,19 +125,9 @@ def find_agreement(context: Context, training_round: TrainingRound, bonded_accou
     return compute_agreement(judges, get_attestations(context.state, training_round), bonded_accounts)
 
 
-@dataclass(frozen=True, slots=True)
-class _Payees:
-    """Who is paid in this round, and in what proportion."""
-
-    trainers: tuple[bytes, ...] = ()
-    trainer_shares: tuple[int, ...] = ()
-    committee: tuple[bytes, ...] = ()
-    committee_shares: tuple[int, ...] = ()
-
-
 def settle_void(context: Context, task: Task, training_round: TrainingRound, outcome: str) -> None:
     """Nothing could be judged: the previous global adapter stays, and this round's reward waits in the pool."""
-    _settle(context, task, training_round, outcome, _Payees(), previous=True)
+    close_round(context, task, training_round, outcome, Payees(), previous=True)
 
 
 def settle_judged(context: Context, task: Task, training_round: TrainingRound, outcome: str) -> None:
@@ -148,8 +135,8 @@ def settle_judged(context: Context, task: Task, training_round: TrainingRound, o
     who earns only when something is accepted would accept anything.
     """
     ballots = get_ballots(context.state, training_round)
-    payees = _pay_committee(get_committee(context.state, training_round), ballots)
-    _settle(context, task, training_round, outcome, payees, previous=True)
+    payees = pay_by_seats(get_committee(context.state, training_round), ballots)
+    close_round(context, task, training_round, outcome, payees, previous=True)
 
 
 def settle_aggregated(context: Context, task: Task, training_round: TrainingRound, agreement: Agreement | None) -> None:
@@ -159,11 +146,11 @@ def settle_aggregated(context: Context, task: Task, training_round: TrainingRoun
     _penalise_attesters(context, task, training_round, judges, attestations, agreement)
     if agreement is None:
         outcome = "no candidate was attested by two thirds of the seats: the previous adapter stays, payment waits"
-        _settle(context, task, training_round, outcome, _Payees(), previous=True)
+        close_round(context, task, training_round, outcome, Payees(), previous=True)
         return
     claim, ballots = agreement.claim, get_ballots(state, training_round)
     good = {a: body for a, body in attestations.items() if a in ballots and get_claim(body) == claim}
-    payees = _pay_committee(judges, good)
+    payees = pay_by_seats(judges, good)
     candidate = msgspec.structs.replace(
         training_round,
         candidate_root=claim.root,
@@ -173,7 +160,7 @@ def settle_aggregated(context: Context, task: Task, training_round: TrainingRoun
     objection = find_objection(task.spec, judges, attestations, claim)
     if objection is not None:
         outcome = f"{objection}: the previous adapter stays, the trainers' payment waits"
-        _settle(context, task, candidate, outcome, payees, previous=True)
+        close_round(context, task, candidate, outcome, payees, previous=True)
         return
     payees = _add_trainers(state, task, candidate, judges, attestations, agreement, payees)
     task = _update_best(task, candidate, judges, attestations, agreement)
@@ -181,7 +168,7 @@ def settle_aggregated(context: Context, task: Task, training_round: TrainingRoun
         state.put(Adapter(claim.root, "global", task.id, candidate.number, NOBODY, claim.size_bytes))
     accepted = len(get_accepted(candidate))
     outcome = f"aggregated {accepted} of {len(candidate.verdicts)} adapters, attested by {agreement.seats} seats"
-    _settle(context, task, candidate, outcome, payees, previous=False)
+    close_round(context, task, candidate, outcome, payees, previous=False)
 
 
 def _penalise_attesters(
@@ -208,13 +195,6 @@ def _penalise_attesters(
         penalise(context, task, training_round, judge.address, absent_ppm, reason, seats=judge.seats)
 
 
-def _pay_committee(judges: Sequence[Judge], worked: Mapping[bytes, object]) -> _Payees:
-    paid = [judge for judge in judges if judge.address in worked]
-    return _Payees(
-        committee=tuple(judge.address for judge in paid), committee_shares=tuple(judge.seats for judge in paid)
-    )
-
-
 def _add_trainers(
     state: State,
     task: Task,
@@ -222,8 +202,8 @@ def _add_trainers(
     judges: Sequence[Judge],
     attestations: Mapping[bytes, AttestationBody],
     agreement: Agreement,
-    payees: _Payees,
-) -> _Payees:
+    payees: Payees,
+) -> Payees:
     accepted = [verdict for verdict in training_round.verdicts if verdict.outcome == "accept"]
     if task.spec.rewards.rule == "merit":
         gains = get_gains(judges, attestations, agreement.claim)
@@ -233,7 +213,7 @@ def _add_trainers(
         bonds = {candidate.address: candidate.bond_uflk for candidate in draw.candidates}
         shares = compute_flalliance_shares([bonds[verdict.trainer] for verdict in accepted])
     trainers = tuple(verdict.trainer for verdict in accepted)
-    return _Payees(trainers, shares, payees.committee, payees.committee_shares)
+    return Payees(trainers, shares, payees.committee, payees.committee_shares)
 
 
 def _update_best(
@@ -254,114 +234,3 @@ def _update_best(
     if not any(candidate) or (any(known) and not is_lower(candidate, known)):
         return msgspec.structs.replace(task, global_root=root)
     return msgspec.structs.replace(task, global_root=root, best_root=root, best_loss_ubpb=candidate)
-
-
-def _settle(
-    context: Context,
-    task: Task,
-    training_round: TrainingRound,
-    outcome: str,
-    payees: _Payees,
-    *,
-    previous: bool,
-) -> None:
-    """Pay, close the round once and for all, and start the next or end the task."""
-    assert training_round.phase != "settled"
-    state = context.state
-    rewards = compute_rewards(
-        pool_uflk=task.pool_uflk,
-        rounds_left=task.spec.rounds - task.settled_rounds,
-        committee_ppm=task.spec.rewards.committee_ppm,
-        trainer_shares=payees.trainer_shares,
-        committee_shares=payees.committee_shares,
-    )
-    rewarded = dict(zip(payees.trainers, rewards.trainers_uflk, strict=True))
-    coefficients = {c.root: c.ppm for c in training_round.coefficients} if not previous else {}
-    settled = msgspec.structs.replace(
-        training_round,
-        phase="settled",
-        deadline_ms=context.time_ms,
-        draw_height=0,
-        acted=0,
-        expected=0,
-        verdicts=tuple(
-            msgspec.structs.replace(
-                verdict,
-                reward_uflk=rewarded.get(verdict.trainer, 0),
-                coefficient_ppm=coefficients.get(verdict.root, 0),
-            )
-            for verdict in training_round.verdicts
-        ),
-        result_root=training_round.base_root if previous else training_round.candidate_root,
-        settled_ms=context.time_ms,
-        outcome=clip_text(outcome),
-    )
-    state.put(settled)
-    _pay(context, task, settled, payees, rewards)
-    task = msgspec.structs.replace(
-        task,
-        pool_uflk=task.pool_uflk - rewards.paid_uflk,
-        settled_rounds=task.settled_rounds + 1,
-    )
-    state.put(task)
-    if task.settled_rounds == task.spec.rounds:
-        close_task(context, task, "finished", f"all {task.spec.rounds} rounds are settled")
-        return
-    task = msgspec.structs.replace(task, round=task.round + 1)
-    state.put(task)
-    start_round(context, task)
-
-
-def _pay(context: Context, task: Task, settled: TrainingRound, payees: _Payees, rewards: Rewards) -> None:
-    """Move each reward out of the pool (the caller lowers it) and explain it."""
-    rule, number = task.spec.rewards.rule, settled.number
-    split = {"pool_uflk": task.pool_uflk, "round_reward_uflk": rewards.round_reward_uflk}
-    sides = (
-        (f"trainer of an accepted adapter, rule {rule}", payees.trainers, payees.trainer_shares, rewards.trainers_uflk),
-        (
-            "committee, by seats that revealed and attested",
-            payees.committee,
-            payees.committee_shares,
-            rewards.committee_uflk,
-        ),
-    )
-    for reason, addresses, shares, amounts in sides:
-        for address, share, amount in zip(addresses, shares, amounts, strict=True):
-            increase_balance(context.state, address, amount)
-            facts = {**split, "share": share, "of_shares": sum(shares)}
-            context.add_receipt("reward", address, amount, reason, task=task.id, round=number, evidence=b"", **facts)
-    context.add_receipt(
-        "settlement",
-        task.creator,
-        rewards.paid_uflk,
-        settled.outcome,
-        task=task.id,
-        round=number,
-        evidence=settled.result_root,
-        **split,
-        rounds_left=task.spec.rounds - task.settled_rounds,
-        trainers_uflk=sum(rewards.trainers_uflk),
-        committee_uflk=sum(rewards.committee_uflk),
-        accepted=len(get_accepted(settled)),
-        submitted=len(settled.verdicts),
-        seats=sum(member.seats for member in settled.committee),
-    )
-
-
-def close_task(context: Context, task: Task, status: TaskStatus, reason: str) -> None:
-    """End the task: what is left of the pool and the deposit go back to the creator, bonds can be taken out."""
-    state = context.state
-    refund = task.pool_uflk + task.deposit_uflk
-    state.put(msgspec.structs.replace(task, status=status, reason=clip_text(reason), pool_uflk=0, deposit_uflk=0))
-    state.delete(OpenTask, task.id)
-    increase_balance(state, task.creator, refund)
-    context.add_receipt(
-        "refund",
-        task.creator,
-        refund,
-        f"task {task.id} is {status}: {reason}",
-        task=task.id,
-        round=task.round,
-        pool_uflk=task.pool_uflk,
-        deposit_uflk=task.deposit_uflk,
-    )
