@@ -1,0 +1,1 @@
+"""One file per resource: a router, and a read through one snapshot."""

@@ -1,0 +1,87 @@
+"""`/v1/tasks/{task}/rounds`: training rounds, from the draw to the last payment."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import TypeVar
+
+from fastapi import APIRouter, Request
+
+from api.errors import NotFound
+from api.json import Json, render, render_receipt
+from api.services import DEFAULT_LIMIT, Cursor, Limit, Number, render_page, services
+from flockchain.store.reader import Snapshot, StoredReceipt
+from flockchain.types.rows import (
+    Attestation,
+    Draw,
+    FetchedRow,
+    OpenVote,
+    Row,
+    SealedVote,
+    Submission,
+    Task,
+    TrainingRound,
+)
+
+router = APIRouter(prefix="/v1/tasks/{task}/rounds", tags=["learning"])
+
+MAX_MEMBERS = 2_000
+"""Rows of one kind shown with a round: more than the participants that chain parameters allow."""
+R = TypeVar("R", bound=Row)
+
+
+@router.get("")
+async def get_rounds(request: Request, task: Number, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Json:
+    """Rounds of a task by number, each with its verdicts."""
+    with services(request).reader.snapshot() as chain:
+        if chain.find(Task, task) is None:
+            raise NotFound(f"no task {task}")
+        page = chain.rows(TrainingRound, task, limit=limit, cursor=cursor)
+    return render_page([render(row) for row in page.items], page)
+
+
+@router.get("/{number}")
+async def get_round(request: Request, task: Number, number: Number) -> Json:
+    """One round: phase, deadlines, draws, submissions, votes, verdicts with reasons, rewards, slashes, result."""
+    with services(request).reader.snapshot() as chain:
+        row = chain.find(TrainingRound, task, number)
+        if row is None:
+            raise NotFound(f"task {task} has no round {number}")
+        return {
+            **render(row),
+            "draws": [render(item) for item in _all(chain, Draw, task, number)],
+            "submissions": [render(item) for item in _all(chain, Submission, task, number)],
+            "fetched": [render(item) for item in _all(chain, FetchedRow, task, number)],
+            "sealed_votes": [render(item) for item in _all(chain, SealedVote, task, number)],
+            "open_votes": [render(item) for item in _all(chain, OpenVote, task, number)],
+            "attestations": [render(item) for item in _all(chain, Attestation, task, number)],
+            "rewards": [render_receipt(item) for item in _all_receipts(chain, "reward", task, number)],
+            "slashes": [render_receipt(item) for item in _all_receipts(chain, "slash", task, number)],
+        }
+
+
+def _all(chain: Snapshot, kind: type[R], task: int, number: int) -> Iterator[R]:
+    def walk() -> Iterator[R]:
+        cursor: str | None = None
+        while True:
+            page = chain.rows(kind, task, number, cursor=cursor)
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    return islice(walk(), MAX_MEMBERS)
+
+
+def _all_receipts(chain: Snapshot, kind: str, task: int, number: int) -> list[StoredReceipt]:
+    """In the order in which they were made."""
+
+    def walk() -> Iterator[StoredReceipt]:
+        cursor: str | None = None
+        while True:
+            page = chain.receipts(kind=kind, task=task, round=number, cursor=cursor)
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    return list(islice(walk(), MAX_MEMBERS))[::-1]

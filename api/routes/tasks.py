@@ -1,0 +1,28 @@
+"""`/v1/tasks`: tasks as their creators stated them, and where they stand."""
+
+from fastapi import APIRouter, Request
+
+from api.errors import NotFound
+from api.json import Json, render
+from api.services import DEFAULT_LIMIT, Cursor, Limit, Number, render_page, services
+from flockchain.types.rows import Task
+
+router = APIRouter(prefix="/v1/tasks", tags=["learning"])
+
+
+@router.get("")
+async def get_tasks(request: Request, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Json:
+    """By id."""
+    with services(request).reader.snapshot() as chain:
+        page = chain.rows(Task, limit=limit, cursor=cursor)
+    return render_page([render(row) for row in page.items], page)
+
+
+@router.get("/{task}")
+async def get_task(request: Request, task: Number) -> Json:
+    """One task."""
+    with services(request).reader.snapshot() as chain:
+        row = chain.find(Task, task)
+    if row is None:
+        raise NotFound(f"no task {task}")
+    return render(row)

@@ -1,0 +1,43 @@
+"""`/v1/validators`: staked consensus identities."""
+
+from fastapi import APIRouter, Request
+
+from api.errors import NotFound
+from api.json import Json, render
+from api.services import DEFAULT_LIMIT, Cursor, Limit, render_page, services
+from flockchain.crypto import parse_address
+from flockchain.store.reader import Snapshot
+from flockchain.types.rows import Liveness, ValidatorRow, ValidatorSet
+
+router = APIRouter(prefix="/v1/validators", tags=["stake"])
+
+
+@router.get("")
+async def get_validators(request: Request, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Json:
+    """All that are or were staked, by address; `power` is that for the next block."""
+    with services(request).reader.snapshot() as chain:
+        page = chain.rows(ValidatorRow, limit=limit, cursor=cursor)
+        powers = _get_powers(chain)
+        items = [_render(chain, row, powers) for row in page.items]
+    return render_page(items, page)
+
+
+@router.get("/{address}")
+async def get_validator(request: Request, address: str) -> Json:
+    """One validator by the address of its consensus key."""
+    with services(request).reader.snapshot() as chain:
+        row = chain.find(ValidatorRow, parse_address(address))
+        if row is None:
+            raise NotFound(f"no validator {address}")
+        return _render(chain, row, _get_powers(chain))
+
+
+def _get_powers(chain: Snapshot) -> dict[bytes, int]:
+    members = chain.find(ValidatorSet, chain.tip().height + 1)
+    return {member.address: member.power for member in members.members} if members is not None else {}
+
+
+def _render(chain: Snapshot, row: ValidatorRow, powers: dict[bytes, int]) -> Json:
+    liveness = chain.find(Liveness, row.address)
+    missed = liveness.missed if liveness is not None else 0
+    return {**render(row), "power": powers.get(row.address, 0), "missed_blocks": missed}

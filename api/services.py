@@ -1,0 +1,48 @@
+"""What every route works with, and how it reads ids out of a path."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Path, Query, Request
+
+from api.json import Json
+from api.node_view import NodeView
+from flockchain.crypto import HASH_BYTES
+from flockchain.errors import Malformed
+from flockchain.store.blob_store import BlobStore
+from flockchain.store.reader import MAX_PAGE, Page, Reader
+from flockchain.types.ids import I63_MAX
+
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most items of this page.")]
+Cursor = Annotated[str | None, Query(max_length=512, description="`next_cursor` of the page before.")]
+Number = Annotated[int, Path(ge=0, le=I63_MAX)]
+DEFAULT_LIMIT = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    reader: Reader
+    node: NodeView
+    blobs: BlobStore
+
+
+def services(request: Request) -> Services:
+    """Of the app that answers this request."""
+    found: Services = request.app.state.services
+    return found
+
+
+def parse_hash(text: str) -> bytes:
+    """A hash or root from its 64 hex digits; raises `Malformed`."""
+    try:
+        data = bytes.fromhex(text) if text.isascii() and len(text) == 2 * HASH_BYTES else b""
+    except ValueError:
+        data = b""
+    if len(data) != HASH_BYTES:
+        raise Malformed(f"{text[:80]!r} is not a hash: {2 * HASH_BYTES} hex digits name one")
+    return data
+
+
+def render_page(items: list[Json], page: "Page[object]") -> Json:
+    """The form of every list."""
+    return {"items": items, "next_cursor": page.next_cursor}
