@@ -22,7 +22,7 @@ from flockchain.workers.outbox import Outbox
 POLL_S = 0.25
 RETRY_S = 1.0
 SEND_TIMEOUT_S = 20.0
-RESIGN_CODES = frozenset({"wrong-nonce", "expired"})
+RESIGN_CODES = frozenset({"nonce-spent", "nonce-ahead", "nonce-gap", "nonce-taken", "expired"})
 """Refusals of the envelope, not of the content: the same body may be signed again with a fresh envelope."""
 
 Report = Callable[[str, dict[str, Any]], None]
@@ -80,23 +80,33 @@ class Participant:
         Content and signed bytes are on disk before anything leaves. Only the envelope (nonce, expiry) is ever signed
         again, and only when the chain refused the old one. Returns the result once final, or None to try again.
         """
-        body = self.outbox.keep(f"{name}.body", lambda: encode(make_body()))
+        if self.outbox.find(f"{name}.body") is None:
+            self.keep_body(name, make_body())
+        return self.send_kept(name, kind, free=free)
+
+    def send_kept(self, name: str, kind: str, *, free: bool = True) -> Json | None:
+        """As `send_once`, for content that `keep_body` has fixed."""
+        body = self.outbox.find(f"{name}.body")
+        assert body is not None, f"{name} was never fixed"
         signed = self.outbox.keep(f"{name}.tx", lambda: self._sign(kind, body, free))
         try:
             result = self.client.wait(self.client.submit(signed), timeout_s=SEND_TIMEOUT_S)
-            refusal = (result["code"], result["message"])
-        except Refused as error:
-            result = None
-            refusal = (error.code, error.message)
-        if refusal[0] == OK:
+            code, message = result["code"], result["message"]
+        except Refused as refusal:
+            code, message = refusal.code, refusal.message
+        if code == OK:
             return result
-        if refusal[0] in RESIGN_CODES:
+        if code in RESIGN_CODES:
             self.outbox.replace(f"{name}.tx", self._sign(kind, body, free))
-        self.report("refused", {"name": name, "code": refusal[0], "message": refusal[1]})
+        self.report("refused", {"name": name, "code": code, "message": message})
         return None
 
     def _sign(self, kind: str, body: bytes, free: bool) -> bytes:
         return self.client.build(self.key, kind, body, free=free)
+
+    def keep_body(self, name: str, body: Canonical) -> None:
+        """Fix the content called `name` for good."""
+        self.outbox.keep(f"{name}.body", lambda: encode(body))
 
     def kept_body(self, name: str, kind: type[Canonical]) -> Canonical | None:
         """The content fixed under `name` earlier, if any."""
