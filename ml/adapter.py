@@ -247,7 +247,9 @@ def _no_float(text: str) -> NoReturn:
 
 
 def _take_manifest(document: dict[str, Any]) -> Manifest:
-    manifest = document.pop("__metadata__", {})
+    if "__metadata__" not in document:
+        refuse("header has no manifest (__metadata__)")
+    manifest = document.pop("__metadata__")
     if not isinstance(manifest, dict) or not all(isinstance(value, str) for value in manifest.values()):
         refuse("manifest is not a map of strings")
     return manifest
@@ -289,4 +291,4 @@ def _check_contiguous(entries: Mapping[str, TensorEntry], data_bytes: int) -> No
 
 def _clip(text: str) -> str:
     """Others' text, short and printable."""
-    return ascii(text)[1:61]
+    return ascii(text)[1:-1][:60]

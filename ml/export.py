@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from ml.adapter import Array, GlobalAdapter, write_tensors
+from ml.data import Block
 from ml.factors import make_global_factors
-from ml.figures import TokenBlock, compute_bits_per_byte
+from ml.figures import compute_bits_per_byte
 from ml.lora import fixed_a
 from ml.spec import GLOBAL_LIMIT, AdapterSpec
 
@@ -178,14 +179,14 @@ def make_card(card: Card, spec: AdapterSpec, files: Sequence[tuple[str, int, str
     return "\n".join([*head, "", *body, ""])
 
 
-def _cut_sample(base_dir: Path, sample: Sequence[str]) -> list[TokenBlock]:
+def _cut_sample(base_dir: Path, sample: Sequence[str]) -> list[Block]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base_dir, trust_remote_code=False, local_files_only=True)
     encoded = [tokenizer(text, add_special_tokens=False)["input_ids"][:SAMPLE_TOKENS] for text in sample]
     if not encoded or min(len(tokens) for tokens in encoded) < 2:
         raise ValueError("the sample needs at least one text, each of two tokens or more")
-    return [TokenBlock(f"sample {index}", tuple(tokens)) for index, tokens in enumerate(encoded)]
+    return [Block(f"sample {index}", tuple(tokens)) for index, tokens in enumerate(encoded)]
 
 
 def _refuse_config(config: Mapping[str, Any], spec: AdapterSpec) -> None:

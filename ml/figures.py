@@ -9,7 +9,6 @@ The change of bits per byte from a reference to an adapter on the same blocks is
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from ml.spec import JudgeSpec
 
@@ -18,23 +17,6 @@ MAX_CHANGE_PPM = 1_000 * PPM
 """A loss a thousand times the reference's is as good as infinite; the chain's integers stay small."""
 SE_BITS = 3
 """A published standard error has so many significant bits (4, 5, 6 or 7 times a power of two)."""
-
-
-class Block(Protocol):
-    """Consecutive tokens of one document."""
-
-    @property
-    def tokens(self) -> Sequence[int]: ...
-    @property
-    def document(self) -> str: ...
-
-
-@dataclass(frozen=True)
-class TokenBlock:
-    """A block by itself, as it travels to the judging process."""
-
-    document: str
-    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)

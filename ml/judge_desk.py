@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ml.adapter import Malformed, read_global
-from ml.figures import TokenBlock
+from ml.data import Block
 from ml.judge import HoldoutMeter
 from ml.spec import AdapterSpec, JudgeSpec
 
@@ -70,7 +70,7 @@ class Desk:
             self._loaded = (base_dir, spec, setting["dtype"])
         listing = json.loads(Path(setting["holdouts"]).read_text())
         holdouts = {
-            name: [TokenBlock(item["document"], tuple(item["tokens"])) for item in blocks]
+            name: [Block(item["document"], tuple(item["tokens"])) for item in blocks]
             for name, blocks in listing.items()
         }
         current, best = (

@@ -18,7 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ml.figures import Block, Change
+from ml.data import Block
+from ml.figures import Change
 from ml.judge import CandidateFigure, DomainFigure, JudgingFailed, Measurement
 from ml.judge_desk import MAX_MESSAGE_BYTES, write_message
 from ml.spec import AdapterSpec, JudgeSpec

@@ -17,7 +17,8 @@ import torch
 from torch.nn import functional
 
 from ml.adapter import Array
-from ml.figures import Block, BlockLoss
+from ml.data import Block
+from ml.figures import BlockLoss
 from ml.lora import fixed_a
 from ml.spec import AdapterSpec
 
