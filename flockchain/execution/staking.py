@@ -13,6 +13,7 @@ from flockchain.errors import Refused
 from flockchain.execution.balances import decrease_balance, increase_balance, increase_community_pool
 from flockchain.execution.context import Context
 from flockchain.execution.state import State
+from flockchain.execution.validators import is_eligible
 from flockchain.params import PPM
 from flockchain.types.rows import (
     Draw,
@@ -237,8 +238,8 @@ def _drop_entry(state: State, entry: Unbonding) -> None:
     _put_stake(state, msgspec.structs.replace(stake, unbonding=references))
 
 
-def is_last_active(state: State, validator: ValidatorRow) -> bool:
-    """Whether no other validator has power: then this one must stay."""
-    return validator.active and not any(
-        v.active and v.address != validator.address for v in state.iterate(ValidatorRow)
-    )
+def is_last_eligible(context: Context, validator: ValidatorRow) -> bool:
+    """Whether no other validator could sign instead: then this one must stay. Counts what this block changed."""
+    params = context.params.stake
+    others = (row for row in context.state.iterate(ValidatorRow) if row.address != validator.address)
+    return is_eligible(validator, params) and not any(is_eligible(row, params) for row in others)

@@ -12,7 +12,7 @@ from flockchain.execution.staking import (
     begin_unbonding,
     get_stake,
     is_drawn_in_open_round,
-    is_last_active,
+    is_last_eligible,
     parse_target,
 )
 from flockchain.types.ids import Uflk
@@ -58,7 +58,7 @@ def apply(context: Context, tx: Tx, body: Body) -> None:
 def _check_validator(context: Context, address: bytes, rest_uflk: int) -> None:
     validator = context.state.get(ValidatorRow, address)
     minimum = context.params.stake.min_validator_bond_uflk
-    if rest_uflk < minimum and is_last_active(context.state, validator):
+    if rest_uflk < minimum and is_last_eligible(context, validator):
         raise Refused("last-validator", f"{format_address(address)} is the last active validator: without it no block")
     _check_rest(rest_uflk, minimum)
 

@@ -141,6 +141,12 @@ def test_the_last_active_validator_stays() -> None:
     assert "is the last active validator" in result.message
 
 
+def test_the_last_two_cannot_leave_in_one_block() -> None:
+    ledger = Ledger(make_quick_genesis(validators=2))
+    txs = [ledger.tx(f"owner{i}", unstake.Body(target_of(f"val{i}"), BOND_UFLK)) for i in range(2)]
+    assert [result.code for result in ledger.produce(*txs).results] == ["ok", "last-validator"]
+
+
 def test_the_largest_bonds_make_the_set() -> None:
     ledger = Ledger(make_quick_genesis(max_validators=4))
     ledger.must("alice", bond_body("val7", "alice", 2 * BOND_UFLK))
