@@ -50,7 +50,7 @@ class Attester:
         voter = self.voter
         mine = next((row for row in round_["attestations"] if row["attester"] == voter.me), None)
         if mine is not None:
-            self._upload(mine["candidate"])
+            self._upload(mine["body"]["candidate"])
             return
         is_member = voter.me in (member["address"] for member in round_["committee"])
         if not is_member and not round_["second_deadline"]:

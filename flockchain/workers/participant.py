@@ -45,7 +45,12 @@ class Participant:
         self.folder = folder
         self.report = report
         self.outbox = Outbox(folder / "outbox")
+        self.last_refusal: Refused | None = None
         self._stopping = False
+
+    def pause(self) -> None:
+        """Wait a little before the next attempt."""
+        time.sleep(RETRY_S)
 
     def stop(self) -> None:
         """Ask `run` to return after the current step."""
@@ -64,7 +69,7 @@ class Participant:
                     time.sleep(POLL_S)
                 except Unreachable as error:
                     self.report("waiting for a node", {"error": str(error)})
-                    time.sleep(RETRY_S)
+                    self.pause()
         finally:
             self.outbox.close()
 
@@ -98,6 +103,7 @@ class Participant:
             return result
         if code in RESIGN_CODES:
             self.outbox.replace(f"{name}.tx", self._sign(kind, body, free))
+        self.last_refusal = Refused(code, message)
         self.report("refused", {"name": name, "code": code, "message": message})
         return None
 

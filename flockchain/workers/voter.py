@@ -94,7 +94,7 @@ class Voter(Participant):
     # COMMIT and REVEAL
 
     def _seal(self, task: Json, round_: Json) -> None:
-        if any(row["voter"] == self.me for row in round_["votes"]):
+        if any(row["voter"] == self.me for row in round_["sealed_votes"]):
             return
         ballot = self._ballot(task, round_)
         seal = vote.compute_seal(self.client.network().genesis_hash, ballot, self.address, self._salt(task, round_))
@@ -103,9 +103,10 @@ class Voter(Participant):
         )
 
     def _open(self, task: Json, round_: Json) -> None:
-        mine = next((row for row in round_["votes"] if row["voter"] == self.me), None)
+        is_sealed = any(row["voter"] == self.me for row in round_["sealed_votes"])
+        is_open = any(row["voter"] == self.me for row in round_["open_votes"])
         ballot = self.kept_body(self._name(task, round_, "ballot"), Ballot)
-        if mine is None or mine["revealed"] or ballot is None:
+        if not is_sealed or is_open or ballot is None:
             return
         salt = self._salt(task, round_)
 
@@ -157,7 +158,7 @@ class Voter(Participant):
 
     def _setting(self, task: Json, round_: Json, model: Model) -> Setting:
         judge_spec = make_judge_spec(task)
-        beacon = bytes.fromhex(round_["draws"]["voter"]["beacon"])
+        beacon = next(bytes.fromhex(draw["beacon"]) for draw in round_["draws"] if draw["role"] == "voter")
         count = judge_spec.judge_tokens // judge_spec.block_tokens
         holdouts: Mapping[str, Sequence[Block]] = {
             domain: self.choose_blocks(domain, beacon, count) for domain in self.holdout_domains
