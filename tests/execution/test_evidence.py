@@ -166,6 +166,19 @@ def test_what_proves_no_offence_is_refused(ledger: Ledger, deviation: str, sente
     assert ledger.validator("val3").bond_uflk == BOND_UFLK
 
 
+@pytest.mark.parametrize(
+    ("second", "sentence"),
+    [
+        (ProposalBody(1, 0, ONE, 0), "are for the same block: that is no offence"),
+        (ProposalBody(1, 1, OTHER, -1), "differ in proposer, height or round: that is no offence"),
+    ],
+)
+def test_proposals_that_prove_no_offence(ledger: Ledger, second: ProposalBody, sentence: str) -> None:
+    result = ledger.send("alice", two_proposals(ledger, second))
+    assert sentence in result.message
+    assert ledger.validator("val3").bond_uflk == BOND_UFLK
+
+
 def test_a_signature_of_another_network_is_no_evidence(ledger: Ledger) -> None:
     other = Ledger(make_quick_genesis(validators=5))
     result = ledger.send("alice", two_votes(other))

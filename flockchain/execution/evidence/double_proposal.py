@@ -1,4 +1,4 @@
-"""Two proposals of one validator for one height and round: another block, or the same with another valid round."""
+"""Two proposals of one validator for one height and round with different block ids."""
 
 from flockchain.codec import Canonical, encode
 from flockchain.crypto import format_address, is_signature_valid, signing_context
@@ -12,7 +12,7 @@ KIND = "double-proposal"
 
 
 class Evidence(Canonical, frozen=True):
-    """Sorted by canonical body, so that one offence has one form."""
+    """Sorted by block id, so that one offence has one form."""
 
     first: SignedProposal
     second: SignedProposal
@@ -20,7 +20,7 @@ class Evidence(Canonical, frozen=True):
 
 def make_evidence(one: SignedProposal, other: SignedProposal) -> Evidence:
     """The evidence of two conflicting proposals, whichever came first."""
-    first, second = sorted((one, other), key=lambda proposal: encode(proposal.body))
+    first, second = sorted((one, other), key=lambda proposal: proposal.body.block_id)
     return Evidence(first, second)
 
 
@@ -29,8 +29,10 @@ def judge(state: State, evidence: Evidence) -> Offence:
     place = (first.proposer, first.body.height, first.body.round)
     if place != (second.proposer, second.body.height, second.body.round):
         raise Refused("bad-evidence", "the two proposals differ in proposer, height or round: that is no offence")
-    if encode(first.body) >= encode(second.body):
-        raise Refused("bad-evidence", "the proposals of an evidence differ and are sorted by their bytes")
+    if first.body.block_id == second.body.block_id:
+        raise Refused("bad-evidence", "the two proposals are for the same block: that is no offence")
+    if first.body.block_id > second.body.block_id:
+        raise Refused("bad-evidence", "the proposals of an evidence are sorted by block id")
     validator = get_offender(state, first.proposer, first.body.height)
     context = signing_context(PROPOSAL_PURPOSE, state.get(Chain).genesis_hash)
     for proposal in (first, second):
