@@ -7,8 +7,8 @@ All reads of one snapshot see the same height. Hold one only as long as an answe
 write-ahead log cannot begin anew.
 """
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterator
+from base64 import b64decode, urlsafe_b64encode
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +27,14 @@ from flockchain.types.tx import Receipt, TxResult
 
 MAX_PAGE = 200
 R = TypeVar("R", bound=Row)
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
+class Page(Generic[T_co]):
     """Part of a list; `next_cursor` continues it, None at its end."""
 
-    items: list[T]
+    items: Sequence[T_co]
     next_cursor: str | None
 
 
@@ -240,7 +240,7 @@ def _make_id_cursor(record_id: int) -> str:
 
 def _parse_cursor(cursor: str) -> bytes:
     try:
-        return urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+        return b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
     except ValueError:
         raise Malformed(f"cursor {cursor[:64]!r} is not one that this node gave: begin again without it") from None
 
