@@ -1,11 +1,15 @@
 """Blocks follow the state by every rule, and leave what each transaction did."""
 
+from dataclasses import replace as replace_field
+from types import ModuleType
+
 import pytest
 from msgspec.structs import replace
 
 from flockchain.codec import decode, encode
 from flockchain.crypto import sha256
 from flockchain.errors import Refused
+from flockchain.execution.balances import increase_balance
 from flockchain.execution.block import (
     check_block,
     check_tx,
@@ -14,10 +18,13 @@ from flockchain.execution.block import (
     is_block_due,
     preview_tx,
 )
+from flockchain.execution.context import Context
 from flockchain.execution.genesis import load_state
+from flockchain.execution.transactions import parse_tx, process_tx
 from flockchain.txs import stake, transfer
 from flockchain.types.chain import EMPTY_COMMIT, Block
 from flockchain.types.rows import Chain, row_key
+from flockchain.types.tx import Tx
 from tests.support.ledger import Ledger, make_address, make_genesis, make_key
 
 BOB = make_address("bob")
@@ -41,6 +48,26 @@ def test_a_refused_transfer_keeps_fee_and_nonce_and_nothing_else() -> None:
     assert result.message == f"transfer of {before} uflk exceeds balance of {before - 1_000} uflk"
     assert ledger.balance("alice") == before - 1_000
     assert ledger.account("alice").nonce == 1
+
+
+def test_writes_and_receipts_of_a_refused_transaction_are_undone() -> None:
+    """No type of ours writes before it refuses; should one, the savepoint holds."""
+
+    def apply(context: Context, tx: Tx, body: object) -> None:
+        increase_balance(context.state, BOB, 1_000)
+        context.add_receipt("reward", BOB, 1_000, "too early")
+        raise Refused("late-refusal", "after a write")
+
+    ledger = Ledger()
+    before, rows = ledger.balance("bob"), len(ledger.state)
+    parsed = parse_tx(ledger.tx("alice", transfer.Body(BOB, 5, "")), ledger.chain)
+    module = ModuleType("rude")
+    module.apply = apply  # type: ignore[attr-defined]
+    context = Context(ledger.state, 1, ledger.chain.time_ms + 1, proposer=b"")
+    result = process_tx(context, replace_field(parsed, type=replace_field(parsed.type, module=module)))
+    assert (result.code, result.message) == ("late-refusal", "after a write")
+    assert context.fees_uflk == result.fee_uflk > 0
+    assert (ledger.balance("bob"), len(ledger.state), context.receipts) == (before, rows, [])
 
 
 @pytest.mark.parametrize(

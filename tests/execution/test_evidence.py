@@ -14,7 +14,7 @@ from flockchain.execution.evidence.signed_pair import SignedPair, make_pair
 from flockchain.execution.staking import get_bond_uflk, make_validator_target
 from flockchain.txs import slash, stake, submit_adapter, transfer, unjail, unstake, vote
 from flockchain.types.chain import PRECOMMIT, PREVOTE, ProposalBody, VoteBody
-from flockchain.types.rows import Unbonding
+from flockchain.types.rows import Infraction, Unbonding
 from flockchain.types.tx import SignedTx
 from tests.execution.stories import EVIDENCE_AGE_MS, enroll, make_quick_genesis, wait_for_phase
 from tests.support.ledger import BOND_UFLK, Ledger, make_address, make_key
@@ -133,6 +133,15 @@ def test_old_evidence_does_not_count(ledger: Ledger) -> None:
     result = ledger.send("alice", body)
     assert result.code == "evidence-too-old"
     assert ledger.validator("val3").bond_uflk == BOND_UFLK
+
+
+def test_a_punished_offence_is_forgotten_when_its_evidence_is_too_old(ledger: Ledger) -> None:
+    body = two_votes(ledger)
+    ledger.must("alice", body)
+    assert ledger.state.first(Infraction) is not None
+    ledger.produce(elapsed_ms=EVIDENCE_AGE_MS + 1)
+    assert ledger.state.first(Infraction) is None
+    assert ledger.send("bob", body).code == "evidence-too-old"
 
 
 @pytest.mark.parametrize(

@@ -121,3 +121,11 @@ def test_late_precommits_save_from_jail() -> None:
         ledger.produce(absent=["val3"], late_precommits=late)
     assert ledger.validator("val3").jailed_until_ms == 0
     assert ledger.validator("val3").income_uflk > 0
+
+
+def test_who_signs_just_enough_is_not_jailed() -> None:
+    ledger = Ledger(make_quick_genesis(min_signed_ppm=0))
+    for _ in range(40):
+        ledger.produce(absent=["val3"])
+    assert ledger.chain.window_blocks < 20, "a window has ended"
+    assert ledger.validator("val3").jailed_until_ms == 0

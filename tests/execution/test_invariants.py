@@ -13,7 +13,7 @@ from flockchain.execution.staking import make_validator_target
 from flockchain.genesis import sign_possession
 from flockchain.txs import claim_rewards, fund_task, slash, stake, transfer, unjail, unstake
 from flockchain.types.chain import PREVOTE, SignedVote, VoteBody
-from flockchain.types.rows import Account, Chain, RecentBlock, Stake, ValidatorRow, row_key
+from flockchain.types.rows import Account, Chain, RecentBlock, Stake, Unbonding, ValidatorRow, row_key
 from flockchain.types.task import Holdout
 from tests.execution.stories import enroll, make_quick_genesis
 from tests.support.ledger import ACCOUNTS, BOND_UFLK, Ledger, make_address, make_beacon_chain, make_key
@@ -146,6 +146,13 @@ def test_the_full_check_sees_each_broken_row(kind: type, field: str, sentence: s
     assert row is not None
     ledger.state.put(replace(row, **{field: getattr(row, field) + 1}))
     with pytest.raises(AssertionError, match=sentence):
+        assert_all(ledger.state)
+
+
+def test_an_entry_of_the_unbonding_queue_that_no_bond_knows_is_seen() -> None:
+    ledger = Ledger()
+    ledger.state.put(Unbonding(5, make_address("alice"), "task:1", 1, 0, 5))
+    with pytest.raises(AssertionError, match="bonds and the unbonding queue disagree"):
         assert_all(ledger.state)
 
 
