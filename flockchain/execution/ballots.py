@@ -65,8 +65,8 @@ def check_attestation(
     if tuple(coefficient.root for coefficient in body.coefficients) != tuple(accepted):
         raise Refused("bad-attestation", f"{name} needs one coefficient for each of {len(accepted)} accepted adapters")
     for coefficient in body.coefficients:
-        if not 1 <= coefficient.ppm <= PPM:
-            raise Refused("bad-attestation", f"a coefficient of {coefficient.ppm} ppm is not between 1 and {PPM}")
+        if coefficient.ppm > PPM:
+            raise Refused("bad-attestation", f"a coefficient of {coefficient.ppm} ppm is above {PPM}")
     if not 1 <= body.size_bytes <= max_size_bytes:
         raise Refused(
             "bad-attestation", f"a candidate of {body.size_bytes} bytes is not between 1 and {max_size_bytes}"

@@ -1,17 +1,17 @@
 """Paying a settled round and closing it: rewards out of the pool, receipts, then the next round or the refund."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from flockchain.execution.balances import increase_balance
+from flockchain.execution.candidate import Claim, get_claim, get_gains
 from flockchain.execution.context import Context
-from flockchain.execution.draw import Judge
 from flockchain.execution.figures import clip_text
-from flockchain.execution.rewards import Rewards, compute_rewards
-from flockchain.execution.rounds import get_accepted, start_round
-from flockchain.types.rows import OpenTask, Task, TaskStatus, TrainingRound
+from flockchain.execution.rewards import Rewards, compute_flalliance_shares, compute_merit_shares, compute_rewards
+from flockchain.execution.rounds import get_accepted, get_attestations, get_ballots, get_committee, start_round
+from flockchain.execution.state import State
+from flockchain.types.rows import Draw, OpenTask, Task, TaskStatus, TrainingRound
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,34 +24,62 @@ class Payees:
     committee_shares: tuple[int, ...] = ()
 
 
-def pay_by_seats(judges: Sequence[Judge], worked: Mapping[bytes, object]) -> Payees:
+def find_payees(state: State, task: Task, training_round: TrainingRound, *, settles: bool) -> Payees:
+    """Judges that revealed and, if a candidate was agreed on, attested it; authors of accepted adapters if it `settles`.
+
+    Nobody is paid when adapters were accepted and no candidate was agreed on, nor in a round without votes.
+    """
+    judges, worked = get_committee(state, training_round), set(get_ballots(state, training_round))
+    attestations = get_attestations(state, training_round)
+    claim = Claim(training_round.candidate_root, training_round.candidate_size_bytes, training_round.coefficients)
+    if get_accepted(training_round):
+        worked &= {attester for attester, body in attestations.items() if get_claim(body) == claim}
     paid = [judge for judge in judges if judge.address in worked]
+    accepted = [verdict for verdict in training_round.verdicts if verdict.outcome == "accept"] if settles else []
+    if not accepted:
+        shares: tuple[int, ...] = ()
+    elif task.spec.rewards.rule == "merit":
+        shares = compute_merit_shares([v.root for v in accepted], get_gains(judges, attestations, claim))
+    else:
+        draw = state.get(Draw, task.id, training_round.number, "trainer")
+        bonds = {candidate.address: candidate.bond_uflk for candidate in draw.candidates}
+        shares = compute_flalliance_shares([bonds[verdict.trainer] for verdict in accepted])
     return Payees(
-        committee=tuple(judge.address for judge in paid), committee_shares=tuple(judge.seats for judge in paid)
+        tuple(verdict.trainer for verdict in accepted),
+        shares,
+        tuple(judge.address for judge in paid),
+        tuple(judge.seats for judge in paid),
     )
 
 
-def close_round(
-    context: Context,
-    task: Task,
-    training_round: TrainingRound,
-    outcome: str,
-    payees: Payees,
-    *,
-    previous: bool,
-) -> None:
-    """Pay, close the round once and for all, and start the next or end the task."""
-    assert training_round.phase != "settled"
-    state = context.state
-    rewards = compute_rewards(
-        pool_uflk=task.pool_uflk,
-        rounds_left=task.spec.rounds - task.settled_rounds,
+def compute_round_rewards(task: Task, training_round: TrainingRound, payees: Payees, pool_uflk: int) -> Rewards:
+    """What each payee gets; every round so far has settled, so `rounds_left` follows from the round's number."""
+    return compute_rewards(
+        pool_uflk=pool_uflk,
+        rounds_left=task.spec.rounds - training_round.number + 1,
         committee_ppm=task.spec.rewards.committee_ppm,
         trainer_shares=payees.trainer_shares,
         committee_shares=payees.committee_shares,
     )
+
+
+def close_round(context: Context, task: Task, training_round: TrainingRound, outcome: str, *, settles: bool) -> None:
+    """Pay, close the round once and for all, and start the next or end the task. `settles`: the candidate does."""
+    assert training_round.phase != "settled"
+    assert task.settled_rounds == training_round.number - 1
+    state = context.state
+    payees = find_payees(state, task, training_round, settles=settles)
+    rewards = compute_round_rewards(task, training_round, payees, task.pool_uflk)
     rewarded = dict(zip(payees.trainers, rewards.trainers_uflk, strict=True))
-    coefficients = {c.root: c.ppm for c in training_round.coefficients} if not previous else {}
+    coefficients = {c.root: c.ppm for c in training_round.coefficients} if settles else {}
+    verdicts = tuple(
+        msgspec.structs.replace(
+            verdict,
+            reward_uflk=rewarded.get(verdict.trainer, 0),
+            coefficient_ppm=coefficients.get(verdict.root, 0),
+        )
+        for verdict in training_round.verdicts
+    )
     settled = msgspec.structs.replace(
         training_round,
         phase="settled",
@@ -59,27 +87,16 @@ def close_round(
         draw_height=0,
         acted=0,
         expected=0,
-        verdicts=tuple(
-            msgspec.structs.replace(
-                verdict,
-                reward_uflk=rewarded.get(verdict.trainer, 0),
-                coefficient_ppm=coefficients.get(verdict.root, 0),
-            )
-            for verdict in training_round.verdicts
-        ),
-        result_root=training_round.base_root if previous else training_round.candidate_root,
+        verdicts=verdicts,
+        result_root=training_round.candidate_root if settles else training_round.base_root,
         settled_ms=context.time_ms,
         outcome=clip_text(outcome),
     )
     state.put(settled)
     _pay(context, task, settled, payees, rewards)
-    task = msgspec.structs.replace(
-        task,
-        pool_uflk=task.pool_uflk - rewards.paid_uflk,
-        settled_rounds=task.settled_rounds + 1,
-    )
-    state.put(task)
-    if task.settled_rounds == task.spec.rounds:
+    pool_uflk, settled_rounds = task.pool_uflk - rewards.paid_uflk, task.settled_rounds + 1
+    task = msgspec.structs.replace(task, pool_uflk=pool_uflk, settled_rounds=settled_rounds)
+    if settled_rounds == task.spec.rounds:
         close_task(context, task, "finished", f"all {task.spec.rounds} rounds are settled")
         return
     task = msgspec.structs.replace(task, round=task.round + 1)

@@ -8,7 +8,6 @@ import msgspec
 
 from flockchain.execution.context import Context
 from flockchain.execution.draw import compute_assignments, compute_draw, get_judges, is_seatable
-from flockchain.execution.figures import is_quorum
 from flockchain.execution.payout import cancel_task
 from flockchain.execution.rounds import (
     count_bonded_accounts,
@@ -16,6 +15,7 @@ from flockchain.execution.rounds import (
     find_candidates,
     freeze_draw,
     get_accepted,
+    get_committee,
     get_current_round,
     get_fetched,
     get_sealed_voters,
@@ -30,7 +30,8 @@ from flockchain.execution.settlement import (
     settle_void,
 )
 from flockchain.execution.staking import get_stake, make_task_target
-from flockchain.types.rows import Assignment, Draw, Task, TrainingRound
+from flockchain.execution.verdict import compute_published, limit_assignments
+from flockchain.types.rows import Draw, Task, TrainingRound
 
 MAX_STEPS_PER_BLOCK = 8
 """A round passes each of its phases at most once in a block; nothing else may loop."""
@@ -176,17 +177,10 @@ def _draw_committee(context: Context, task: Task, training_round: TrainingRound)
 
 def _close_publish(context: Context, task: Task, training_round: TrainingRound) -> None:
     """Leave out what two thirds of the seats could not get."""
-    seats_of = {member.address: member.seats for member in training_round.committee}
-    missing_seats: dict[bytes, int] = {}
-    for row in get_fetched(context.state, training_round):
-        for root in row.unavailable:
-            missing_seats[root] = missing_seats.get(root, 0) + seats_of.get(row.member, 0)
-    seats = sum(seats_of.values())
-    roots = sorted(row.root for row in get_submissions(context.state, training_round))
-    published = tuple(root for root in roots if not is_quorum(missing_seats.get(root, 0), seats))
-    assignments = tuple(
-        Assignment(a.voter, tuple(root for root in a.roots if root in published)) for a in training_round.assignments
-    )
+    roots = [row.root for row in get_submissions(context.state, training_round)]
+    missing = {row.member: row.unavailable for row in get_fetched(context.state, training_round)}
+    published = compute_published(roots, get_committee(context.state, training_round), missing)
+    assignments = limit_assignments(training_round.assignments, published)
     commit_ms, expected = task.spec.phases.commit_ms, len(training_round.committee)
     entered = enter_phase(
         context, training_round, "commit", commit_ms, expected, published=published, assignments=assignments

@@ -11,15 +11,13 @@ from flockchain.execution.candidate import (
     compute_losses,
     find_objection,
     get_claim,
-    get_gains,
     is_lower,
 )
 from flockchain.execution.context import Context
 from flockchain.execution.draw import Judge
 from flockchain.execution.offences import penalise
 from flockchain.execution.outliers import compute_outliers
-from flockchain.execution.payout import Payees, close_round, pay_by_seats
-from flockchain.execution.rewards import compute_flalliance_shares, compute_merit_shares
+from flockchain.execution.payout import close_round
 from flockchain.execution.rounds import (
     get_accepted,
     get_attestations,
@@ -28,9 +26,8 @@ from flockchain.execution.rounds import (
     get_sealed_voters,
     get_submissions,
 )
-from flockchain.execution.state import State
 from flockchain.execution.verdict import compute_verdicts
-from flockchain.types.rows import Adapter, Draw, Task, TrainingRound, Verdict
+from flockchain.types.rows import Adapter, Task, TrainingRound, Verdict
 from flockchain.types.task import AdapterFigures, AttestationBody
 
 NOBODY = bytes(20)
@@ -127,16 +124,14 @@ def find_agreement(context: Context, training_round: TrainingRound, bonded_accou
 
 def settle_void(context: Context, task: Task, training_round: TrainingRound, outcome: str) -> None:
     """Nothing could be judged: the previous global adapter stays, and this round's reward waits in the pool."""
-    close_round(context, task, training_round, outcome, Payees(), previous=True)
+    close_round(context, task, training_round, outcome, settles=False)
 
 
 def settle_judged(context: Context, task: Task, training_round: TrainingRound, outcome: str) -> None:
     """No adapter was accepted: the previous one stays. Judges that revealed are paid for their work, since a judge
     who earns only when something is accepted would accept anything.
     """
-    ballots = get_ballots(context.state, training_round)
-    payees = pay_by_seats(get_committee(context.state, training_round), ballots)
-    close_round(context, task, training_round, outcome, payees, previous=True)
+    close_round(context, task, training_round, outcome, settles=False)
 
 
 def settle_aggregated(context: Context, task: Task, training_round: TrainingRound, agreement: Agreement | None) -> None:
@@ -146,11 +141,9 @@ def settle_aggregated(context: Context, task: Task, training_round: TrainingRoun
     _penalise_attesters(context, task, training_round, judges, attestations, agreement)
     if agreement is None:
         outcome = "no candidate was attested by two thirds of the seats: the previous adapter stays, payment waits"
-        close_round(context, task, training_round, outcome, Payees(), previous=True)
+        close_round(context, task, training_round, outcome, settles=False)
         return
-    claim, ballots = agreement.claim, get_ballots(state, training_round)
-    good = {a: body for a, body in attestations.items() if a in ballots and get_claim(body) == claim}
-    payees = pay_by_seats(judges, good)
+    claim = agreement.claim
     candidate = msgspec.structs.replace(
         training_round,
         candidate_root=claim.root,
@@ -160,15 +153,14 @@ def settle_aggregated(context: Context, task: Task, training_round: TrainingRoun
     objection = find_objection(task.spec, judges, attestations, claim)
     if objection is not None:
         outcome = f"{objection}: the previous adapter stays, the trainers' payment waits"
-        close_round(context, task, candidate, outcome, payees, previous=True)
+        close_round(context, task, candidate, outcome, settles=False)
         return
-    payees = _add_trainers(state, task, candidate, judges, attestations, agreement, payees)
     task = _update_best(task, candidate, judges, attestations, agreement)
     if state.find(Adapter, claim.root) is None:
         state.put(Adapter(claim.root, "global", task.id, candidate.number, NOBODY, claim.size_bytes))
     accepted = len(get_accepted(candidate))
     outcome = f"aggregated {accepted} of {len(candidate.verdicts)} adapters, attested by {agreement.seats} seats"
-    close_round(context, task, candidate, outcome, payees, previous=False)
+    close_round(context, task, candidate, outcome, settles=True)
 
 
 def _penalise_attesters(
@@ -193,27 +185,6 @@ def _penalise_attesters(
             continue
         absent_ppm = task.spec.penalties.absent_ppm
         penalise(context, task, training_round, judge.address, absent_ppm, reason, seats=judge.seats)
-
-
-def _add_trainers(
-    state: State,
-    task: Task,
-    training_round: TrainingRound,
-    judges: Sequence[Judge],
-    attestations: Mapping[bytes, AttestationBody],
-    agreement: Agreement,
-    payees: Payees,
-) -> Payees:
-    accepted = [verdict for verdict in training_round.verdicts if verdict.outcome == "accept"]
-    if task.spec.rewards.rule == "merit":
-        gains = get_gains(judges, attestations, agreement.claim)
-        shares = compute_merit_shares([verdict.root for verdict in accepted], gains)
-    else:
-        draw = state.get(Draw, task.id, training_round.number, "trainer")
-        bonds = {candidate.address: candidate.bond_uflk for candidate in draw.candidates}
-        shares = compute_flalliance_shares([bonds[verdict.trainer] for verdict in accepted])
-    trainers = tuple(verdict.trainer for verdict in accepted)
-    return Payees(trainers, shares, payees.committee, payees.committee_shares)
 
 
 def _update_best(

@@ -50,6 +50,23 @@ class Panel:
         ]
 
 
+def compute_published(
+    roots: Iterable[bytes], judges: Sequence[Judge], missing: Mapping[bytes, Sequence[bytes]]
+) -> tuple[bytes, ...]:
+    """The submitted `roots`, sorted, without those that two thirds of all seats could not get; `missing` by member."""
+    seats = sum(judge.seats for judge in judges)
+
+    def count_missing(root: bytes) -> int:
+        return sum(judge.seats for judge in judges if root in missing.get(judge.address, ()))
+
+    return tuple(root for root in sorted(roots) if not is_quorum(count_missing(root), seats))
+
+
+def limit_assignments(assignments: Iterable[Assignment], published: Sequence[bytes]) -> tuple[Assignment, ...]:
+    """Assignments of what was published."""
+    return tuple(Assignment(a.voter, tuple(root for root in a.roots if root in published)) for a in assignments)
+
+
 def make_panels(
     judges: Sequence[Judge], assignments: Sequence[Assignment], ballots: Mapping[bytes, Sequence[AdapterFigures]]
 ) -> dict[bytes, Panel]:

@@ -169,4 +169,17 @@ def test_panels_differ_between_adapters() -> None:
     assert max(len(a.roots) for a in assignments) - min(len(a.roots) for a in assignments) <= 1
 
 
+def test_a_proposer_that_may_skip_its_block_gains_one_more_draw_and_no_more() -> None:
+    """It sees two beacons and takes the one it likes: 1 - (1 - p)**2 for a seat of chance p, the documented bias."""
+    draw, mine, chance = make_draw([1, 1, 1, 1, 1], 1, 1), address(0), 1 / 5
+
+    def is_drawn(beacon: bytes) -> bool:
+        return any(member.address == mine for member in compute_draw(draw, beacon, domains=0, max_attempts=1)[1])
+
+    pairs = list(beacons(2 * DRAWS))
+    won = sum(is_drawn(first) or is_drawn(second) for first, second in zip(pairs[::2], pairs[1::2], strict=True))
+    bound = 1 - (1 - chance) ** 2
+    assert abs(won - DRAWS * bound) <= 4 * (DRAWS * bound * (1 - bound)) ** 0.5
+
+
 GOLDEN = (Seats(address(0), 2), Seats(address(2), 1), Seats(address(3), 1))

@@ -5,9 +5,10 @@ import random
 import pytest
 from msgspec.structs import replace
 
+from flockchain.execution.audit import find_round_problems
 from flockchain.params import UFLK_PER_FLK
 from flockchain.txs import create_task
-from flockchain.types.rows import Adapter
+from flockchain.types.rows import Adapter, TrainingRound
 from flockchain.types.task import CandidateFigure, Coefficient, Gain, RewardSpec, Screen
 from tests.support.ledger import Ledger, make_genesis
 from tests.support.rounds import (
@@ -196,6 +197,8 @@ def test_money_is_conserved_over_random_histories(seed: int) -> None:
         if (story.task.round, story.round.phase) == (number, phase) and not story.round.draw_height:
             story.pass_deadline()
     assert story.task.status != "open", f"seed {seed}"
+    settled = [r.round for r in story.receipts if r.kind == "settlement"]
+    assert [audited(story, number) for number in settled] == [[] for _ in settled]
     assert (story.task.pool_uflk, story.task.deposit_uflk) == (0, 0)
 
 
@@ -239,6 +242,47 @@ class LedgerStory(Story):
         outcome = self.ledger.produce(*txs, elapsed_ms=elapsed_ms)
         self.receipts.extend(outcome.receipts)
         return [result.message for result in outcome.results]
+
+
+def audited(story: Story, number: int = 1) -> list[str]:
+    (receipt,) = [r for r in story.receipts if r.kind == "settlement" and r.round == number]
+    pool_uflk = next(amount.value for amount in receipt.facts if amount.name == "pool_uflk")
+    return find_round_problems(story.state, story.task, story.round_at(number), pool_uflk)
+
+
+def test_every_settled_round_can_be_made_again_from_its_rows() -> None:
+    story = Story()
+    for bad in ((), ("trainer0", "trainer2"), story.trainers):
+        story.play_round(bad=bad)
+    assert [audited(story, number) for number in (1, 2, 3)] == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    ("tamper", "problem"),
+    [
+        (lambda r: replace(r, committee=r.committee[:2]), "the committee is not the one that was drawn"),
+        (lambda r: replace(r, trainers=r.trainers[1:]), "the trainers are not those that were drawn"),
+        (lambda r: replace(r, published=r.published[1:]), "other adapters were published"),
+        (
+            lambda r: replace(r, verdicts=(replace(r.verdicts[0], outcome="reject"), *r.verdicts[1:])),
+            "the verdict accept",
+        ),
+        (lambda r: replace(r, result_root=r.base_root), "the attestations lead to result"),
+        (
+            lambda r: replace(r, verdicts=(replace(r.verdicts[0], reward_uflk=9), *r.verdicts[1:])),
+            "9 uflk are recorded",
+        ),
+    ],
+)
+def test_a_round_that_does_not_follow_from_its_votes_is_named(tamper: object, problem: str) -> None:
+    story = Story()
+    story.play_round()
+    story.state.put(tamper(story.round_at(1)))  # type: ignore[operator]
+    assert problem in " ".join(audited(story))
+
+
+def _change_verdict(row: TrainingRound, **changes: object) -> TrainingRound:
+    return replace(row, verdicts=(replace(row.verdicts[0], **changes), *row.verdicts[1:]))
 
 
 def test_a_member_that_acts_twice_pays_and_is_refused() -> None:
