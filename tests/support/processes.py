@@ -20,7 +20,12 @@ from flockchain.params import Params
 
 from .ledger import ACCOUNTS, BALANCE_UFLK, BOND_UFLK, make_address, make_key
 
-PROGRAM = "import sys; from pathlib import Path; from flockchain.node.run import run_node; sys.exit(run_node(Path(sys.argv[1])))"
+PROGRAM = """
+import sys
+from pathlib import Path
+from flockchain.node.run import run_node
+sys.exit(run_node(Path(sys.argv[1])))
+"""
 
 
 def wait_until(predicate: Callable[[], bool], timeout_s: float = 10.0) -> None:

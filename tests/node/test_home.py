@@ -1,0 +1,104 @@
+"""A node's home: files, modes, configuration, and one process only."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from flockchain.errors import Fault, Refused
+from flockchain.node.config import EXPLANATIONS, ApiConfig, Config, P2pConfig, format_config, load_config
+from flockchain.node.home import HomeLock, create_home
+from flockchain.node.key_file import load_key, save_key
+from flockchain.node.signer import PersistedSigner
+from tests.support.ledger import make_key
+
+
+def test_a_new_home_holds_private_keys_and_a_signer_that_never_signed(tmp_path: Path) -> None:
+    home = create_home(tmp_path / "home", validator_key=make_key("val0"))
+    for path in (home.node_key, home.validator_key, home.signer_state):
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert load_key(home.validator_key) == make_key("val0")
+    assert load_key(home.node_key) != make_key("val0")
+    PersistedSigner(load_key(home.validator_key), home.signer_state, b"g" * 32)
+    assert load_config(home.config) == Config()
+
+
+def test_a_home_is_never_made_over_another(tmp_path: Path) -> None:
+    create_home(tmp_path)
+    with pytest.raises(Refused, match="nothing was changed"):
+        create_home(tmp_path)
+
+
+def test_a_second_process_on_a_home_is_refused(tmp_path: Path) -> None:
+    home = create_home(tmp_path)
+    lock = HomeLock(home)
+    with pytest.raises(Fault, match="two of them would sign twice"):
+        HomeLock(home)
+    lock.release()
+    HomeLock(home).release()
+
+
+def test_a_sealed_key_opens_with_its_passphrase_only(tmp_path: Path) -> None:
+    path = tmp_path / "validator_key.json"
+    save_key(path, make_key("val0"), b"open sesame")
+    assert bytes(make_key("val0")).hex() not in path.read_text()
+    assert load_key(path, b"open sesame") == make_key("val0")
+    with pytest.raises(Fault, match="does not open"):
+        load_key(path, b"wrong")
+    with pytest.raises(Fault, match="passphrase_file"):
+        load_key(path)
+
+
+def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "node_key.json"
+    save_key(path, make_key("node0"))
+    path.chmod(0o644)
+    with pytest.raises(Fault, match="chmod 600"):
+        load_key(path)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"secret": "zz"}', '{"secret": "00"}'])
+def test_a_damaged_key_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "node_key.json"
+    save_key(path, make_key("node0"))
+    path.write_text(content)
+    with pytest.raises(Fault, match="damaged"):
+        load_key(path)
+
+
+def test_every_value_of_the_configuration_is_explained() -> None:
+    config = Config()
+    names = set(config.__struct_fields__)
+    names |= {f"{section}.{name}" for section in names for name in getattr(config, section).__struct_fields__}
+    assert names == set(EXPLANATIONS)
+    text = format_config(config)
+    assert all(explanation in text for explanation in EXPLANATIONS.values())
+
+
+def test_a_configuration_reads_back_as_written(tmp_path: Path) -> None:
+    config = Config(
+        p2p=P2pConfig(listen="[::1]:5", persistent_peers=("127.0.0.1:1", 'odd"name\\:2')),
+        api=ApiConfig(enabled=False),
+    )
+    (tmp_path / "config.toml").write_text(format_config(config))
+    assert load_config(tmp_path / "config.toml") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[p2p]\nlisten = 5", "p2p.listen"),
+        ("[p2p]\nlisen = 'x'", "lisen"),
+        ("[mempool]\nmax_txs = 0", "mempool.max_txs"),
+        ("[log]\nlevel = 'loud'", "loud"),
+        ("[p2p", "not TOML"),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(Fault, match=problem):
+        load_config(tmp_path / "config.toml")
+
+
+def test_the_written_configuration_is_toml() -> None:
+    assert tomllib.loads(format_config(Config()))["p2p"]["max_inbound"] == 40
