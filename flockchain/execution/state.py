@@ -76,6 +76,10 @@ class State:
         """Every row in key order."""
         return iter(self._rows.values())
 
+    def items(self) -> Iterator[tuple[bytes, Row]]:
+        """Every state key with its row, in key order."""
+        return iter(self._rows.items())
+
     def savepoint(self) -> int:
         """A mark to which `rollback` returns."""
         return len(self._journal)
