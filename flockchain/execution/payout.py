@@ -25,7 +25,7 @@ class Payees:
 
 
 def find_payees(state: State, task: Task, training_round: TrainingRound, *, settles: bool) -> Payees:
-    """Judges that revealed and, if a candidate was agreed on, attested it; authors of accepted adapters if it `settles`.
+    """Judges that revealed and, if a candidate was agreed on, attested it; authors of what was accepted if it settles.
 
     Nobody is paid when adapters were accepted and no candidate was agreed on, nor in a round without votes.
     """
