@@ -1,0 +1,88 @@
+"""Catching up, with peers that are silent, lie, or leave."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from flockchain.codec import decode, encode
+from flockchain.node.messages import BlockResponse, decode_message
+from flockchain.node.ports import Channel
+from flockchain.types.chain import Block
+from tests.support.cluster import Cluster, Machine
+
+BLOCKS = 120
+
+
+@pytest.fixture
+def behind(tmp_path: Path) -> Iterator[tuple[Cluster, Machine]]:
+    """Four nodes, the last of which was away for more than a hundred blocks."""
+    cluster = Cluster(tmp_path, seed=5)
+    cluster.run_to(2)
+    away = cluster.machines[3]
+    away.kill()
+    cluster.world.run_for(100)
+    while cluster.min_height() < BLOCKS:
+        cluster.machines[0].running.submit(cluster.transfer("alice", "bob", 1))
+        cluster.world.run_for(100)
+    yield cluster, away
+    cluster.check_agreement()
+
+
+def test_a_node_far_behind_asks_for_ranges_and_arrives(behind: tuple[Cluster, Machine]) -> None:
+    cluster, away = behind
+    cluster.restart(away)
+    cluster.world.run_until(lambda: away.running.is_catching_up, 1_000)
+    cluster.run_to(BLOCKS, 5_000)
+    cluster.world.run_until(lambda: not away.running.is_catching_up, 1_000)
+
+
+def test_silent_peers_are_given_up(behind: tuple[Cluster, Machine]) -> None:
+    cluster, away = behind
+    silent = {cluster.machines[0].id, cluster.machines[1].id}
+    cluster.net.is_kept = lambda sender, target, channel, _: not (sender in silent and channel is Channel.SYNC)
+    cluster.restart(away)
+    cluster.run_to(BLOCKS, 60_000)
+    assert {peer for peer, _, reason in away.network.penalties if "in time" in reason} <= silent
+
+
+def test_a_changed_block_is_refused_and_its_sender_banned(behind: tuple[Cluster, Machine]) -> None:
+    cluster, away = behind
+    liars: list[bytes] = []
+    honest_transmit = cluster.net.transmit
+
+    def transmit(sender: bytes, target: bytes, channel: Channel, data: bytes) -> bool:
+        if channel is Channel.SYNC and sender != away.id:
+            liars[:] = liars or [sender]  # whoever is asked first
+            message = decode_message(channel, data)
+            if sender in liars and isinstance(message, BlockResponse) and message.decisions:
+                first, commit = message.decisions[0]
+                block = decode(Block, first)
+                header = msgspec.structs.replace(block.header, time_ms=block.header.time_ms + 1)
+                forged = encode(msgspec.structs.replace(block, header=header))
+                data = encode(BlockResponse(message.first, ((forged, commit), *message.decisions[1:])))
+        return honest_transmit(sender, target, channel, data)
+
+    cluster.net.transmit = transmit  # type: ignore[method-assign]
+    cluster.restart(away)
+    cluster.run_to(BLOCKS, 60_000)
+    assert {peer for peer, points, _ in away.network.penalties if points == 100} == set(liars)
+
+
+def test_a_peer_that_leaves_is_replaced(behind: tuple[Cluster, Machine]) -> None:
+    cluster, away = behind
+    cluster.restart(away)
+    cluster.world.run_until(lambda: away.height > 40)
+    cluster.machines[0].kill()
+    cluster.run_to(BLOCKS, 60_000)
+    cluster.restart(cluster.machines[0])
+
+
+def test_an_observer_from_genesis_syncs_in_bounded_slices(behind: tuple[Cluster, Machine]) -> None:
+    cluster, away = behind
+    fresh = Machine(cluster, 9, is_validator=False)
+    cluster.machines.append(fresh)
+    cluster.restart(fresh)
+    cluster.restart(away)
+    cluster.run_to(BLOCKS, 60_000)
