@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flockchain import __version__
-from flockchain.cli import devnet, keys, query
+from flockchain.cli import demo, devnet, keys, query, workers
 from flockchain.errors import FlockchainError
 
 app = typer.Typer(
@@ -18,6 +18,9 @@ app = typer.Typer(
 app.add_typer(keys.app, name="keys")
 app.add_typer(query.app, name="query")
 app.add_typer(devnet.app, name="devnet")
+app.add_typer(workers.trainer, name="trainer")
+app.add_typer(workers.voter, name="voter")
+app.command()(demo.demo)
 app.command()(query.status)
 
 

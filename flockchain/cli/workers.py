@@ -1,0 +1,185 @@
+"""`flockchain trainer run` and `flockchain voter run`: take part in a task until it ends."""
+
+import json as json_module
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flockchain.cli.common import (
+    HomeOption,
+    JsonFlag,
+    KeyOption,
+    NodeOption,
+    PassphraseOption,
+    connect,
+    find_keystore,
+    open_key,
+)
+from flockchain.errors import Refused
+
+trainer = typer.Typer(help="Train adapters on private data.", no_args_is_help=True)
+voter = typer.Typer(help="Judge adapters on a private holdout.", no_args_is_help=True)
+
+TaskOption = Annotated[int, typer.Option("--task", help="Number of the task.", min=1)]
+BaseOption = Annotated[str, typer.Option("--base", help="The base: a folder, owner/name@revision, 'demo' or 'tiny'.")]
+BondOption = Annotated[
+    int | None, typer.Option("--bond-uflk", help="Bond if not yet bonded. Default: the minimum.", min=1)
+]
+ThreadsOption = Annotated[int, typer.Option("--threads", help="Threads for tensor work.", min=1)]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="auto (measured), bf16, fp32 or nf4 (GPU).")]
+
+
+@trainer.command("run")
+def run_trainer(
+    task: TaskOption,
+    key: KeyOption,
+    data: Annotated[list[Path], typer.Option("--data", help="Text or JSONL file, or a folder of them; repeatable.")],
+    base: BaseOption,
+    bond_uflk: BondOption = None,
+    dtype: DtypeOption = "auto",
+    threads: ThreadsOption = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Of the order of your data.")] = 0,
+    attack: Annotated[
+        str | None, typer.Option("--attack", help="Poison on purpose, to see the defence at work.")
+    ] = None,
+    node: NodeOption = None,
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Bond, then train in every round in which you are drawn. Nothing of your data leaves this machine.
+
+    Example: flockchain trainer run --task 1 --key alice --data notes.jsonl --base demo
+    """
+    signing_key = open_key(home, key, passphrase_file)
+    _set_threads(threads)
+    from flockchain.workers.bonding import ensure_bond
+    from flockchain.workers.learning import find_base, make_attacker, make_honest, read_data
+    from flockchain.workers.trainer import Trainer
+
+    report = _Reporter(json)
+    with connect(node, home) as client:
+        found = client.task(task)
+        folder = find_base(base, found)
+        documents = read_data(data)
+        make = make_attacker(attack, documents, dtype, report) if attack else make_honest(documents, dtype, report)
+        worker = Trainer(
+            client,
+            signing_key,
+            task,
+            _worker_folder(home, key),
+            base_dir=folder,
+            make_update=make,
+            seed=seed,
+            report=report,
+        )
+        _stop_on_signals(worker)
+        report("ready", {"documents": len(documents), "address": worker.me})
+        ensure_bond(worker, "trainer", bond_uflk or found["spec"]["min_bond_uflk"])
+        worker.run()
+
+
+@voter.command("run")
+def run_voter(
+    task: TaskOption,
+    key: KeyOption,
+    holdout: Annotated[
+        list[str], typer.Option("--holdout", help="DOMAIN=FILE: private text of one domain; repeatable.")
+    ],
+    base: BaseOption,
+    bond_uflk: BondOption = None,
+    threads: ThreadsOption = 1,
+    node: NodeOption = None,
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Bond with a commitment to your holdout, then judge in every round in which you are drawn.
+
+    Example: flockchain voter run --task 1 --key bob --holdout code=code.jsonl --holdout law=law.jsonl --base demo
+    """
+    signing_key = open_key(home, key, passphrase_file)
+    _set_threads(threads)
+    from flockchain.workers.bonding import ensure_bond, make_holdout
+    from flockchain.workers.learning import find_base, read_holdout
+    from flockchain.workers.voter import Voter
+
+    report = _Reporter(json)
+    with connect(node, home) as client:
+        found = client.task(task)
+        folder = find_base(base, found)
+        files = _parse_holdouts(holdout, found["spec"]["domains"])
+        blocks = read_holdout(files, folder, found["spec"]["judge"]["block_tokens"])
+        worker = Voter(
+            client,
+            signing_key,
+            task,
+            _worker_folder(home, key),
+            base_dir=folder,
+            choose_blocks=blocks.draw,
+            holdout_domains=blocks.domains,
+            threads=threads,
+            report=report,
+        )
+        _stop_on_signals(worker)
+        report("ready", {**{f"blocks_{d}": len(blocks.blocks(d)) for d in blocks.domains}, "address": worker.me})
+        commitments = [make_holdout(domain, blocks.leaves(domain)) for domain in blocks.domains]
+        ensure_bond(worker, "voter", bond_uflk or found["spec"]["min_bond_uflk"], commitments)
+        worker.run()
+
+
+class _Reporter:
+    """One line per event on stdout: JSON for programs, words for people."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def __call__(self, what: str, figures: dict[str, Any]) -> None:
+        if self.as_json:
+            print(json_module.dumps({"event": what, **figures}), flush=True)
+        else:
+            print(what + "".join(f"  {name} {value}" for name, value in figures.items()), flush=True)
+
+
+def _parse_holdouts(options: Sequence[str], domains: Sequence[str]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for option in options:
+        domain, equals, name = option.partition("=")
+        if not equals or not name:
+            raise Refused(
+                "bad-holdout", f"--holdout {option!r}: write DOMAIN=FILE, for example {domains[0]}=file.jsonl"
+            )
+        if domain not in domains:
+            raise Refused("bad-holdout", f"--holdout {option!r}: the task's domains are {', '.join(domains)}")
+        found.setdefault(domain, []).append(Path(name))
+    return found
+
+
+def _worker_folder(home: Path | None, key: str) -> Path:
+    """Beside the keystore: what a participant signed and made must survive with its key."""
+    folder = find_keystore(home).folder.parent / "workers" / key
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def _set_threads(threads: int) -> None:
+    """Before torch is imported: idle threads sleep instead of spinning, and take the cores they were given."""
+    import os
+
+    os.environ.update(OMP_NUM_THREADS=str(threads), OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def _stop_on_signals(worker: Any) -> None:
+    """SIGTERM and SIGINT end the worker after its current step; what it signed stays on disk."""
+
+    def stop(*_: object) -> None:
+        worker.stop()
+        sys.stderr.write("stopping after the current step\n")
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)

@@ -1,0 +1,120 @@
+"""From a person's files to what the workers need: the checked base, blocks of private data, a way to make updates."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flockchain.client import Json
+from flockchain.errors import Refused
+from flockchain.workers.participant import Report
+from flockchain.workers.trainer import MakeUpdate
+from flockchain.workers.view import Model
+from ml.adapter import GlobalAdapter, Update
+from ml.base import BaseError, base_hash, prepare_base
+from ml.data import Block, DataError, Document, Holdout, make_blocks, read_documents
+from ml.spec import TrainSpec
+from ml.tokens import BaseTokenizer
+
+
+def find_base(ref: str, task: Json) -> Path:
+    """The folder of the base, refused unless it is the very one that the task names."""
+    try:
+        folder: Path = prepare_base(ref)
+        found = base_hash(folder)
+    except BaseError as error:
+        raise Refused("bad-base", str(error)) from None
+    wanted = task["spec"]["model"]["base_hash"]
+    if found != wanted:
+        raise Refused(
+            "wrong-base", f"{folder} has hash {found}, task {task['id']} is about base {wanted}: get that one"
+        )
+    return folder
+
+
+def read_data(paths: Sequence[Path]) -> list[Document]:
+    """Documents of all files, exact duplicates dropped; refused with file and line where something is wrong."""
+    documents: dict[str, Document] = {}
+    try:
+        for path in paths:
+            for document in read_documents(path):
+                documents.setdefault(document.id, document)
+    except DataError as error:
+        raise Refused("bad-data", str(error)) from None
+    return list(documents.values())
+
+
+def read_holdout(paths: Mapping[str, Sequence[Path]], folder: Path, block_tokens: int) -> Holdout:
+    """A judge's blocks by domain."""
+    documents = {domain: read_data(found) for domain, found in paths.items()}
+    return Holdout.from_documents(documents, BaseTokenizer(folder), block_tokens)
+
+
+class FileTrainer:
+    """Makes honest updates (`MakeUpdate`) from documents; the base is loaded at the first one and stays."""
+
+    def __init__(self, documents: Sequence[Document], dtype: str, report: Report) -> None:
+        self.documents = documents
+        self.dtype = dtype
+        self.report = report
+        self._base: Any = None
+
+    def __call__(self, model: Model, train_spec: TrainSpec, start: GlobalAdapter | None) -> tuple[Update, int]:
+        from ml.train import train_update
+
+        blocks = self.blocks(model, train_spec)
+        result = train_update(self.base(model), model.spec, train_spec, blocks, start, progress=self._progress)
+        return result.update, train_spec.local_steps * train_spec.batch_size
+
+    def blocks(self, model: Model, train_spec: TrainSpec) -> list[Block]:
+        """The trainer's own text, cut for its steps."""
+        blocks: list[Block] = make_blocks(self.documents, BaseTokenizer(model.base_dir), train_spec.sequence_length)
+        return blocks
+
+    def base(self, model: Model) -> Any:
+        """The base, loaded once."""
+        if self._base is None:
+            from ml.base import load_base
+            from ml.precision import choose_cpu_dtype
+
+            dtype = choose_cpu_dtype() if self.dtype == "auto" else self.dtype
+            self._base = load_base(str(model.base_dir), dtype=dtype)
+        return self._base
+
+    def _progress(self, step: int, steps: int, loss: float) -> None:
+        self.report("step", {"step": step, "of": steps, "loss_nats": round(loss, 4)})
+
+
+def make_honest(documents: Sequence[Document], dtype: str, report: Report) -> MakeUpdate:
+    """The trainer that a team runs on its own data."""
+    return FileTrainer(documents, dtype, report)
+
+
+class Poisoner(FileTrainer):
+    """Makes the updates of one of `ml/attacks/`, as large as the task's norm cap lets them be."""
+
+    def __init__(self, attack: str, documents: Sequence[Document], dtype: str, report: Report) -> None:
+        super().__init__(documents, dtype, report)
+        self.attack = attack
+
+    def __call__(self, model: Model, train_spec: TrainSpec, start: GlobalAdapter | None) -> tuple[Update, int]:
+        from ml.attacks import AttackContext, craft_attack
+
+        context = AttackContext(
+            base=self.base(model),
+            spec=model.spec,
+            train_spec=train_spec,
+            blocks={"own": self.blocks(model, train_spec)},
+            global_adapter=start,
+            norm_cap=model.norm_cap,
+            progress=self._progress,
+        )
+        return craft_attack(self.attack, context), train_spec.local_steps * train_spec.batch_size
+
+
+def make_attacker(attack: str, documents: Sequence[Document], dtype: str, report: Report) -> MakeUpdate:
+    """A trainer that poisons on purpose."""
+    from ml.attacks import list_attacks
+
+    if attack not in list_attacks():
+        raise Refused("unknown-attack", f"no attack {attack!r}; there are: {', '.join(list_attacks())}")
+    return Poisoner(attack, documents, dtype, report)
