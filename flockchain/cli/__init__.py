@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flockchain import __version__
-from flockchain.cli import demo, devnet, keys, query, workers
+from flockchain.cli import demo, devnet, keys, query, start, workers
 from flockchain.errors import FlockchainError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.add_typer(workers.trainer, name="trainer")
 app.add_typer(workers.voter, name="voter")
 app.command()(demo.demo)
 app.command()(query.status)
+app.command()(start.start)
 
 
 def _print_version(wanted: bool) -> None:
