@@ -119,6 +119,15 @@ def test_enroll_waits_for_the_most_trainers_until_its_deadline_then_takes_fewer(
     assert sorted(story.drawn_trainers()) == ["trainer0", "trainer1"]
 
 
+def test_round_one_waits_for_as_many_judges_as_there_are_seats_until_its_deadline() -> None:
+    """Three judges could fill six seats, two each; until the deadline there is time for others to come."""
+    spec = make_spec(judge=JudgeSpec(seats=6, judge_tokens=1_000, slowest_tokens_per_s=1_000))
+    story = Story(spec=spec, judges=3)
+    assert not is_draw_pending(story.state)
+    story.pass_deadline()
+    assert is_draw_pending(story.state)
+
+
 def test_enroll_waits_for_judges_of_every_domain() -> None:
     story = Story(enroll=False)
     story.enroll((*story.trainers, "judge0", "judge1"))

@@ -125,6 +125,46 @@ def test_merit_pays_by_leave_one_out_gains() -> None:
     assert rewards[others[1]] == rewards[others[2]] == 0
 
 
+def test_flalliance_pays_by_the_bond_at_the_draw() -> None:
+    story = Story(enroll=False)
+    story.must("trainer0", story.stake_body("trainer0", 3 * BOND_UFLK))
+    story.enroll((*story.trainers[1:], *story.judges))
+    settled = story.play_round()
+    rewards = {story.names[verdict.trainer]: verdict.reward_uflk for verdict in settled.verdicts}
+    part = POOL_UFLK // 3 * 7 // 10
+    assert rewards == {name: part // 6 * (3 if name == "trainer0" else 1) for name in story.trainers}
+
+
+def test_a_settled_candidate_with_higher_losses_than_its_base_does_not_become_the_best() -> None:
+    """Round 2 is measured on other holdouts: what counts is its own measure of the adapter it replaces."""
+    story = at_aggregate()
+    story.attest(figures=candidate_figures(-10_000, -10_000, loss=1_386_000))
+    best = story.task.best_root
+    story.wait_draw()
+    story.submit()
+    story.wait_draw()
+    story.confirm()
+    story.vote()
+    easy = [CandidateFigure(domain, 1_201_000, 1_200_000, 1_000, 500, -9_000, 500) for domain in range(3)]
+    story.attest(figures=tuple(easy))
+    assert story.last_round.result_root != best
+    assert story.task.best_root == best
+    assert story.task.best_loss_ubpb == (1_386_000,) * 3
+
+
+def test_a_judge_penalised_for_its_vote_is_spared_a_second_penalty_in_the_round() -> None:
+    story = Story()
+    story.wait_draw()
+    story.submit()
+    story.wait_draw()
+    story.confirm()
+    story.vote(silent=("judge2",))
+    story.attest(silent=("judge2",))
+    story.pass_deadline()
+    assert story.last_round.outcome.startswith("aggregated")
+    assert len(story.slashes("judge2")) == 1
+
+
 def test_a_later_top_up_buys_no_larger_share() -> None:
     story = Story()
     story.wait_draw()
