@@ -6,7 +6,8 @@ object with its field names. The type that a field is declared with decides, nev
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -39,12 +40,16 @@ def _choose(hint: Any) -> Callable[[Any], Any]:
         return _format_address
     if hint == OptionalHash:
         return lambda value: value.hex() or None
-    if get_origin(hint) is Literal:
+    base = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if get_origin(base) is Literal:
         return _same
-    if get_origin(hint) is tuple:
-        item = _choose(get_args(hint)[0])
+    if get_origin(base) is tuple:
+        item = _choose(get_args(base)[0])
         return lambda values: [item(value) for value in values]
-    base = getattr(hint, "__origin__", hint)  # of Annotated
+    if isinstance(base, UnionType):
+        some = [_choose(kind) for kind in get_args(base) if kind is not NoneType]
+        assert len(some) == 1, f"no JSON form for {hint}: only an optional value has one"
+        return lambda value: None if value is None else some[0](value)
     if base is bytes:
         return bytes.hex
     if isinstance(base, type) and issubclass(base, msgspec.Struct):

@@ -19,7 +19,8 @@ from flockchain.store.files import disk_faults, sync_file, sync_folder
 from flockchain.store.partial_blob import PartialBlob, Upload
 
 DEFAULT_LIMIT_BYTES = 64 * 2**30
-_PARTIAL_SUFFIXES = {".part", ".upload", ".hashes"}
+_PARTIAL_SUFFIXES = (".part", ".upload", ".hashes")
+_ASIDE_SUFFIX = ".checking"
 _PROVEN_FILES = 64
 
 
@@ -33,9 +34,12 @@ class BlobStore:
         self._expected: dict[bytes, int] = {}
         self._partials: dict[bytes, PartialBlob] = {}
         self._uploads: dict[bytes, Upload] = {}
+        self._set_aside_count = 0
         self._hashes = lru_cache(_PROVEN_FILES)(compute_chunk_hashes)
         with disk_faults(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            for leftover in folder.glob(f"*{_ASIDE_SUFFIX}"):
+                leftover.unlink()
             self._sizes = {
                 bytes.fromhex(path.name): path.stat().st_size for path in folder.iterdir() if _is_blob_name(path.name)
             }
@@ -113,17 +117,16 @@ class BlobStore:
 
         With the last byte the whole file is checked; when it has another root, `Refused` and begin again.
         """
-        with self._lock, disk_faults(self._folder):
-            if self.has(root):
-                return self._sizes[root]
-            upload = self._upload(root)
-            received_bytes = upload.write_range(offset, data)
-            if upload.is_complete:
-                found, _ = compute_file_root(upload.path)
-                if found != root:
-                    upload.delete()
-                    raise Refused("wrong-root", f"the uploaded bytes have root {found.hex()}, not {root.hex()}")
-                self._take_in(root, upload.path)
+        with disk_faults(self._folder):
+            with self._lock:
+                if self.has(root):
+                    return self._sizes[root]
+                upload = self._upload(root)
+                received_bytes = upload.write_range(offset, data)
+                if not upload.is_complete:
+                    return received_bytes
+                complete = self._set_aside(root, upload.path)
+            self._check_and_take_in(root, complete)
             return received_bytes
 
     def add_file(self, path: Path) -> tuple[bytes, int]:
@@ -133,7 +136,7 @@ class BlobStore:
             if not self.has(root):
                 self.expect(root, size_bytes)
                 self._check_space(root, size_bytes)
-                copy = self._folder / f"{root.hex()}.upload"
+                copy = self._path(root).with_suffix(".upload")
                 shutil.copyfile(path, copy)
                 self._take_in(root, copy)
             return root, size_bytes
@@ -177,6 +180,23 @@ class BlobStore:
                 "blobs-full",
                 f"{size_bytes} bytes do not fit: {used_bytes} of {self._limit_bytes} bytes for adapters are in use",
             )
+
+    def _set_aside(self, root: bytes, upload: Path) -> Path:
+        """Give a complete upload a name under which nobody changes it."""
+        self._set_aside_count += 1
+        aside = self._path(root).with_suffix(f".{self._set_aside_count}{_ASIDE_SUFFIX}")
+        os.replace(upload, aside)
+        return aside
+
+    def _check_and_take_in(self, root: bytes, complete: Path) -> None:
+        """Hash and sync a whole file, which may take seconds, without holding anyone up."""
+        found, _ = compute_file_root(complete)
+        sync_file(complete)
+        with self._lock:
+            if found != root:
+                complete.unlink()
+                raise Refused("wrong-root", f"the uploaded bytes have root {found.hex()}, not {root.hex()}")
+            self._take_in(root, complete)
 
     def _take_in(self, root: bytes, source: Path) -> None:
         """Give a complete, checked file its name."""

@@ -1,6 +1,8 @@
 """Adapter files arrive whole or stay invisible, from peers or their owner, across restarts and within limits."""
 
+import contextlib
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -125,6 +127,38 @@ def test_a_root_that_nobody_announced_is_refused(blobs: BlobStore) -> None:
     for attempt in (lambda: put(blobs, 0), lambda: blobs.write_range(ROOT, 0, b"x"), lambda: blobs.missing(ROOT)):
         with pytest.raises(Refused, match="no transaction has recorded"):
             attempt()
+
+
+def test_what_a_crash_left_while_checking_is_removed(tmp_path: Path) -> None:
+    (tmp_path / f"{ROOT.hex()}.1.checking").write_bytes(DATA)
+    blobs = BlobStore(tmp_path)
+    assert blobs.roots() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_owners_and_peers_at_once_end_with_one_whole_file(blobs: BlobStore) -> None:
+    blobs.expect(ROOT, len(DATA))
+    start = threading.Barrier(4)
+
+    def upload() -> None:
+        start.wait(10)
+        for offset in range(0, len(DATA), 100_000):
+            with contextlib.suppress(Refused):  # the other upload may have finished or begun anew between
+                blobs.write_range(ROOT, offset, DATA[offset : offset + 100_000])
+
+    def send_chunks() -> None:
+        start.wait(10)
+        for index in range(3):
+            put(blobs, index)
+
+    threads = [threading.Thread(target=work) for work in (upload, upload, upload, send_chunks)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert blobs.path(ROOT).read_bytes() == DATA
+    assert [path.name for path in blobs.path(ROOT).parent.iterdir()] == [ROOT.hex()]
+    assert blobs.used_bytes == len(DATA)
 
 
 def test_ranges_with_a_gap_or_past_the_end_are_refused(blobs: BlobStore) -> None:
