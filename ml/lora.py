@@ -5,6 +5,7 @@ With one A for everyone the mean of the products B A is the product of the mean 
 """
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,7 +58,10 @@ def attach(model: Any, spec: AdapterSpec, adapter: Mapping[str, Any] | None) -> 
         init_lora_weights=False,
         task_type="CAUSAL_LM",
     )
-    wrapped = get_peft_model(model, config)
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5.23 for a property under its old name.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        wrapped = get_peft_model(model, config)
     grid = 2.0**spec.grid_step_log2
     with torch.no_grad():
         for module, _, in_features in spec.shapes:
