@@ -8,6 +8,7 @@ from api.errors import NotFound
 from api.json import Json, render_pending_tx, render_tx
 from api.services import Services, parse_hash, services
 from flockchain.codec import decode
+from flockchain.crypto import sha256
 from flockchain.errors import Malformed, Refused
 from flockchain.store.reader import StoredTx
 
@@ -49,7 +50,7 @@ async def post_tx(request: Request) -> Json:
     data = await request.body()
     if not data:
         raise Malformed("the body is empty: it holds the canonical bytes of a signed transaction")
-    return {"hash": (await services(request).node.submit(data)).hex()}
+    return {"hash": (await _submit(services(request), data)).hex()}
 
 
 @router.post("/batch", openapi_extra=_BYTES)
@@ -58,14 +59,25 @@ async def post_txs(request: Request) -> Json:
     batch = decode(tuple[bytes, ...], await request.body())
     if not 1 <= len(batch) <= MAX_BATCH:
         raise Malformed(f"a batch holds 1 to {MAX_BATCH} transactions, this one {len(batch)}")
-    node = services(request).node
+    to = services(request)
     results: list[dict[str, Any]] = []
     for data in batch:
         try:
-            results.append({"hash": (await node.submit(data)).hex()})
+            results.append({"hash": (await _submit(to, data)).hex()})
         except Refused as refusal:
             results.append({"error": {"code": refusal.code, "message": refusal.message, "details": {}}})
     return {"results": results}
+
+
+async def _submit(to: Services, data: bytes) -> bytes:
+    """Hash of a transaction that the node took, or that it or the chain holds already: re-sending is no offence."""
+    try:
+        return await to.node.submit(data)
+    except Refused:
+        tx_hash = sha256(data)
+        if to.node.find_pending(tx_hash) is None and _find_final(to, tx_hash) is None:
+            raise
+        return tx_hash
 
 
 def _find_final(to: Services, tx_hash: bytes) -> StoredTx | None:

@@ -53,6 +53,10 @@ class Node:
         tx = decode(SignedTx, tx_bytes).tx
         if tx.chain_id != "test-1":
             raise Refused("wrong-chain", f"the transaction is for chain {tx.chain_id!r}, this is 'test-1'")
+        if sha256(tx_bytes) in self.pending:
+            raise Refused("already-waiting", "this transaction already waits for a block")
+        if tx.nonce < self.history.nonce:
+            raise Refused("spent-nonce", f"nonce {tx.nonce} was used, the next is {self.history.nonce}")
         if len(self.pending) >= 3:
             raise Refused("mempool-full", "3 transactions wait, the most this node keeps: pay more or try later")
         self.pending[sha256(tx_bytes)] = tx_bytes

@@ -163,6 +163,18 @@ def test_a_posted_transaction_waits_and_then_is_final(node: Node) -> None:
     assert set(final) == set(waiting)
 
 
+def test_the_same_bytes_may_be_sent_again_while_they_wait_and_when_they_are_final(node: Node) -> None:
+    data = node.history.make_transfer(0)
+    answers = [ask(node, "POST", "/v1/txs", content=data), ask(node, "POST", "/v1/txs", content=data)]
+    node.produce(transfers=1)
+    node.pending.clear()
+    answers.append(ask(node, "POST", "/v1/txs", content=data))
+    answers.append(ask(node, "POST", "/v1/txs/batch", content=encode((data,))))
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert answers[2].json() == {"hash": sha256(data).hex()}
+    assert answers[3].json() == {"results": [{"hash": sha256(data).hex()}]}
+
+
 def test_a_wait_is_answered_by_the_block_itself(node: Node) -> None:
     data = node.history.make_transfer(0)
     path = f"/v1/txs/{sha256(data).hex()}"

@@ -69,7 +69,7 @@ class History:
         self._tree = StateTree()
         self._tree.update({key: encode(row) for key, row in self.rows.items()})
         self._last: tuple[Block, Commit] | None = None
-        self._nonce = 0
+        self.nonce = 0
 
     @property
     def state_root(self) -> bytes:
@@ -78,8 +78,8 @@ class History:
     def next_block(self, *, transfers: int = 2, extra: Mapping[bytes, Row | None] | None = None) -> Decided:
         """A block in which Alice pays Bob 1 uflk in each of `transfers`; `extra` rows change with it."""
         height = self._last[0].height + 1 if self._last else 1
-        txs = tuple(self.make_transfer(self._nonce + i) for i in range(transfers))
-        self._nonce += transfers
+        txs = tuple(self.make_transfer(self.nonce + i) for i in range(transfers))
+        self.nonce += transfers
         block = self._make_block(height, txs)
         results = tuple(TxResult(sha256(tx), "transfer", ALICE, OK, "", 100) for tx in txs)
         facts = (Amount("height", height), Amount("power", BOND_UFLK))
@@ -87,8 +87,8 @@ class History:
         write_set: dict[bytes, Row | None] = {
             row_key(row): row
             for row in (
-                Account(ALICE, POOL_UFLK - self._nonce, self._nonce),
-                Account(BOB, self._nonce, 0),
+                Account(ALICE, POOL_UFLK - self.nonce, self.nonce),
+                Account(BOB, self.nonce, 0),
                 _make_chain(height, block),
             )
         } | dict(extra or {})
