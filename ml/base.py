@@ -228,18 +228,26 @@ def _convert_demo(folder: Path) -> None:
     """GGUF -> float32 safetensors, exact. Needs about 1.2 GB of memory and 15 seconds, once."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
 
     path = _find_demo_gguf()
-    is_bar_shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
+    with _without_progress_bar():
         model = AutoModelForCausalLM.from_pretrained(
             path.parent, gguf_file=path.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
         )
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        save_model(model, folder)
-        tokenizer.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    save_model(model, folder)
+    tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """The library's bars are not ours to show."""
+    from transformers.utils import logging
+
+    is_bar_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
     finally:
         if is_bar_shown:
             logging.enable_progress_bar()
@@ -247,7 +255,8 @@ def _convert_demo(folder: Path) -> None:
 
 def save_model(model: Any, folder: Path) -> None:
     """Write weights and config; the config does not name the library's version, so that it does not change the hash."""
-    model.save_pretrained(folder)
+    with _without_progress_bar():
+        model.save_pretrained(folder)
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     for field in ("transformers_version", "_model_name_or_path", "quantization_config"):

@@ -83,13 +83,13 @@ def show_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], as_json: b
 
 
 def render_value(value: Any) -> str:
-    """One cell: numbers with separators, lists joined, nested values as compact JSON."""
+    """One cell: lists joined, nested values as compact JSON."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:,}"
+        return str(value)
     if isinstance(value, str):
         return value
     if isinstance(value, list) and all(isinstance(item, str) for item in value):

@@ -46,6 +46,7 @@ class Size:
     """Per domain and judge."""
     judge_documents: int
     norm_cap: int
+    slowest_tokens_per_s: int
     precision: str
     test_documents: int
     test_tokens: int
@@ -65,6 +66,7 @@ SIZES: dict[str, Size] = {
         blocks=32,
         judge_documents=24,
         norm_cap=0,
+        slowest_tokens_per_s=50,
         precision="bf16",
         test_documents=12,
         test_tokens=128,
@@ -82,6 +84,7 @@ SIZES: dict[str, Size] = {
         blocks=40,
         judge_documents=24,
         norm_cap=0,
+        slowest_tokens_per_s=1_000,
         precision="fp32",
         test_documents=12,
         test_tokens=128,
@@ -124,6 +127,7 @@ def make_task_spec(size: Size, base_hash: bytes, tokenizer_hash: bytes, domains:
         judge=JudgeSpec(
             seats=len(JUDGES),
             block_tokens=size.block_tokens,
+            slowest_tokens_per_s=size.slowest_tokens_per_s,
             judge_tokens=size.block_tokens * size.blocks * len(domains),
         ),
         penalties=PenaltySpec(),

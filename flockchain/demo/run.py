@@ -85,7 +85,7 @@ def run_demo(options: Options, watcher: Watcher) -> Outcome:
     size = SIZES[options.size]
     if options.home.exists() and any(options.home.iterdir()):
         raise Refused("home-exists", f"{options.home} is not empty: choose another --home or delete it")
-    watcher.say(f"base model {size.name}: preparing (the first time it is converted)")
+    watcher.say(f"{size.name}: preparing the base (converted once)")
     from ml.base import prepare_base
 
     base_dir = prepare_base(size.model)

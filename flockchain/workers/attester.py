@@ -46,11 +46,20 @@ class Attester:
         self.voter = voter
         self._uploaded: set[str] = set()
 
+    def upload_settled(self, task: Json) -> None:
+        """Give the settled global adapter to a node, so that trainers find it; every attester does, none is needed."""
+        root = task["global_root"]
+        if not root or root in self._uploaded or not self.voter.adapters.path(root).exists():
+            return
+        try:
+            self.voter.client.put_blob(bytes.fromhex(root), self.voter.adapters.path(root))
+            self._uploaded.add(root)
+        except Refused as refusal:
+            self.voter.report("upload refused", {"root": root, "message": refusal.message})
+
     def step(self, task: Json, round_: Json) -> None:
         voter = self.voter
-        mine = next((row for row in round_["attestations"] if row["attester"] == voter.me), None)
-        if mine is not None:
-            self._upload(mine["body"]["candidate"])
+        if any(row["attester"] == voter.me for row in round_["attestations"]):
             return
         is_member = voter.me in (member["address"] for member in round_["committee"])
         if not is_member and not round_["second_deadline"]:
@@ -61,10 +70,7 @@ class Attester:
             if body is None:
                 return
             voter.keep_body(name, body)
-        if voter.send_kept(name, attest_aggregate.KIND, free=is_member) is not None:
-            kept = voter.kept_body(name, attest_aggregate.Body)
-            assert isinstance(kept, attest_aggregate.Body)
-            self._upload(kept.candidate.hex())
+        voter.send_kept(name, attest_aggregate.KIND, free=is_member)
 
     def _make_body(self, task: Json, round_: Json, *, with_figures: bool) -> attest_aggregate.Body | None:
         """The candidate and what it measures; None while an accepted adapter's bytes are not to be had."""
@@ -140,17 +146,6 @@ class Attester:
         found = meter.measure_gains(candidate, self.voter.adapters.path(without.root))
         gains = {model.domains.index(domain): ppm for domain, ppm in found}
         return [Gain(bytes.fromhex(root), domain, ppm) for domain, ppm in sorted(gains.items())]
-
-    def _upload(self, root: str) -> None:
-        """Give the candidate's bytes to a node, so that the next round's trainers find them."""
-        path = self.voter.adapters.path(root)
-        if root in self._uploaded or not path.exists():
-            return
-        try:
-            self.voter.client.put_blob(bytes.fromhex(root), path)
-            self._uploaded.add(root)
-        except Refused as refusal:
-            self.voter.report("upload refused", {"root": root, "message": refusal.message})
 
 
 def _encode_figure(figure: judge.CandidateFigure, model: Model) -> CandidateFigure:

@@ -63,6 +63,7 @@ class Participant:
                 try:
                     task = self.client.task(self.task_id)
                     if task["status"] != "open":
+                        self.finish(task)
                         self.report("task ended", {"status": task["status"], "reason": task["reason"]})
                         return
                     self.step(task, self.client.round(self.task_id, task["round"]))
@@ -72,6 +73,9 @@ class Participant:
                     self.pause()
         finally:
             self.outbox.close()
+
+    def finish(self, task: Json) -> None:
+        """What is left to do once the task is over; nothing unless a subclass says so."""
 
     def step(self, task: Json, round_: Json) -> None:
         """Do what the chain still lacks from this participant in this phase; subclasses say what."""

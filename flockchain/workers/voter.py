@@ -20,7 +20,7 @@ from flockchain.workers.participant import Participant, Report, log_report
 from flockchain.workers.store import AdapterFolder
 from flockchain.workers.view import Model, make_judge_spec, make_model, make_submission
 from ml import judge
-from ml.figures import Block
+from ml.data import Block
 from ml.judge_process import JudgingProcess, Setting, write_holdouts
 
 FETCH_MARGIN_MS = 3_000
@@ -62,7 +62,11 @@ class Voter(Participant):
             if self._judging is not None:
                 self._judging.close()
 
+    def finish(self, task: Json) -> None:
+        self.attester.upload_settled(task)
+
     def step(self, task: Json, round_: Json) -> None:
+        self.attester.upload_settled(task)
         if round_["phase"] == "aggregate":
             self.attester.step(task, round_)
             return
