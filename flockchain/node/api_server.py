@@ -16,14 +16,14 @@ import uvloop
 
 from api.events import EventHub
 from api.node_view import MempoolView, PeerView
-from flockchain.errors import Fault, FlockchainError
+from flockchain.errors import Fault, FlockchainError, Refused
 from flockchain.execution.block import BlockOutcome
 from flockchain.node.config import parse_host_port
 from flockchain.node.node import Node
 from flockchain.types.chain import Block
 
-START_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 5
+SUBMIT_TIMEOUT_S = 10
 BACKLOG = 1_024
 MAX_CONNECTIONS = 2_048
 
@@ -43,12 +43,20 @@ class Snapshot:
 class LiveNode:
     """The API's `NodeView` of a node that runs on another loop."""
 
-    def __init__(self, node: Node, node_loop: asyncio.AbstractEventLoop, validator_address: bytes | None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        node_loop: asyncio.AbstractEventLoop,
+        guard: Callable[[Callable[[], None]], None],
+        validator_address: bytes | None,
+    ) -> None:
+        """`guard` runs the node's code on its loop and stops the process when that fails."""
         self.snapshot = Snapshot()
         self.events = EventHub()
         self.validator_address = validator_address
         self._node = node
         self._node_loop = node_loop
+        self._guard = guard
 
     @property
     def is_catching_up(self) -> bool:
@@ -71,13 +79,19 @@ class LiveNode:
         def submit() -> None:
             try:
                 tx_hash = self._node.submit(tx_bytes)
-            except FlockchainError as error:
-                loop.call_soon_threadsafe(finish, None, error)
+            except Refused as refusal:
+                loop.call_soon_threadsafe(finish, None, refusal)
+            except Exception:
+                loop.call_soon_threadsafe(finish, None, Fault("this node failed and stops"))
+                raise
             else:
                 loop.call_soon_threadsafe(finish, tx_hash, None)
 
-        self._node_loop.call_soon_threadsafe(submit)
-        return await answer
+        self._node_loop.call_soon_threadsafe(self._guard, submit)
+        try:
+            return await asyncio.wait_for(answer, SUBMIT_TIMEOUT_S)
+        except TimeoutError:
+            raise Fault("this node is busy or stopping") from None
 
     def find_pending(self, tx_hash: bytes) -> bytes | None:
         return self._node.mempool.get(tx_hash)

@@ -157,7 +157,8 @@ class BlobExchange:
                 self._blobs.put_chunk(response.root, response.index, response.data, response.proof)
             except Refused as refusal:
                 self._drop_holder(response.root, peer)
-                self._network.penalize(peer, BAD_CHUNK_POINTS, f"bad chunk: {refusal.message}")
+                if refusal.code == "bad-chunk":  # a full disk is our own affair
+                    self._network.penalize(peer, BAD_CHUNK_POINTS, f"bad chunk: {refusal.message}")
         if response.root in self._wanted and self._blobs.has(response.root):
             self._complete(response.root)
         self._pump()

@@ -33,6 +33,7 @@ from flockchain.consensus.events import (
     VoteReceived,
 )
 from flockchain.consensus.messages import PolkaCertificate, Proposal, Step, Vote
+from flockchain.consensus.proposals import FUTURE_ROUNDS
 from flockchain.errors import Refused
 from flockchain.node.builder import build_next_block
 from flockchain.node.height_book import HeightBook, to_proposal, to_proposal_body, to_vote, to_vote_body
@@ -100,10 +101,11 @@ class ConsensusDriver:
     def replay(self) -> None:
         """After a start: repeat the height that was in progress when the last process ended."""
         records = [decode_record(record) for record in self._wal.records]
-        is_current = bool(records) and records[0] == StartRecord(self._ledger.height + 1)
-        if not is_current:
+        start = StartRecord(self._ledger.height + 1)
+        if start not in records:
             self._wal.reset()
             return
+        records = records[records.index(start) :]
         self._is_replaying = True
         for record in records:
             if self._ledger.height + 1 != self.book.height and not isinstance(record, StartRecord):
@@ -150,7 +152,10 @@ class ConsensusDriver:
         proposal = to_proposal(signed)
         if self.is_active and proposal in self.core.proposals_of(proposal.round):
             return False
-        self._ledger.check_proposal(signed, self.core.round if self.is_active else 0)
+        current_round = self.core.round if self.is_active else 0
+        if proposal.round > current_round + FUTURE_ROUNDS:
+            return False  # peers send it again when we get there
+        self._ledger.check_proposal(signed, current_round)
         if not self.is_active:
             self.begin_height()
         if not self._hold_block(signed.body.block_id, message.block):
@@ -196,7 +201,8 @@ class ConsensusDriver:
         before = (self.core.height, self.core.round, self.core.current_step)
         effects = self.core.step(event)
         is_changed = bool(effects) or before != (self.core.height, self.core.round, self.core.current_step)
-        if record is not None and not self._is_replaying and (is_changed or self._is_kept(event)):
+        is_worth_a_record = self.is_active and (is_changed or self._is_kept(event))
+        if record is not None and not self._is_replaying and is_worth_a_record:
             self._append(record)
         for effect in effects:
             self._perform(effect)

@@ -67,7 +67,10 @@ class Gossip:
         if now_ms < self._helped_ms.get(peer, 0) + HELP_INTERVAL_MS:
             return
         behind = self._ledger.height - status.decided_height
-        if 0 < behind <= HELP_HEIGHTS:
+        if behind < 0:
+            self._helped_ms[peer] = now_ms
+            self.greet(peer)  # it sees what we lack
+        elif 0 < behind <= HELP_HEIGHTS:
             self._helped_ms[peer] = now_ms
             self._send_decision(peer, status.decided_height + 1)
         elif behind == 0 and self._driver.is_active:

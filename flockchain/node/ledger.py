@@ -96,12 +96,14 @@ class Ledger:
             raise Refused("bad-signature", f"vote with a wrong signature of {format_address(vote.validator)}")
 
     def check_proposal(self, proposal: SignedProposal, current_round: int) -> None:
-        """Refuse a proposal for the next height that its round's proposer did not sign."""
+        """Refuse a proposal for the next height that its round's proposer did not sign.
+
+        Its round is at most `FUTURE_ROUNDS` above ours, for finding the proposer takes time in proportion.
+        """
         body = proposal.body
-        if not body.valid_round < body.round <= current_round + FUTURE_ROUNDS:
-            raise Refused(
-                "bad-proposal", f"round {body.round}, valid round {body.valid_round} in round {current_round}"
-            )
+        assert body.round <= current_round + FUTURE_ROUNDS
+        if body.valid_round >= body.round:
+            raise Refused("bad-proposal", f"valid round {body.valid_round} is not before round {body.round}")
         member = self._member(proposal.proposer)
         if self.proposer_of(body.height, body.round) != proposal.proposer:
             raise Refused("bad-proposal", f"{format_address(proposal.proposer)} does not propose round {body.round}")

@@ -70,6 +70,8 @@ class _Runner:
         self._config = config
         self._failure: BaseException | None = None
         self._is_checkpointing = False
+        self._is_closed = False
+        """Timers may still fire while the rest stops; the node is not to be called any more."""
 
     async def run(self) -> None:
         """Start everything, wait for a signal or a failure, stop everything in reverse order."""
@@ -119,7 +121,7 @@ class _Runner:
 
     async def _serve(self) -> None:
         node, loop = self._node, asyncio.get_running_loop()
-        view = LiveNode(node, loop, self._signer.address if self._signer else None)
+        view = LiveNode(node, loop, self._guard, self._signer.address if self._signer else None)
         api = self._start_api(view) if self._config.api.enabled else None
         node.listeners.append(self._on_block)
         if self._signer is not None and self._is_member():
@@ -143,6 +145,7 @@ class _Runner:
         finally:
             log.info("stopping", height=node.ledger.height)
             await self._network.stop()
+            self._is_closed = True
             node.stop()
             if api is not None:
                 await loop.run_in_executor(None, api.stop)
@@ -163,7 +166,7 @@ class _Runner:
 
     def _guard(self, action: Callable[[], None]) -> None:
         """Run the node's code; an error that is not a peer's fault stops the process before it does harm."""
-        if self._failure is not None:
+        if self._failure is not None or self._is_closed:
             return
         try:
             action()

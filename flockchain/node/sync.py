@@ -22,7 +22,11 @@ REQUEST_TIMEOUT_MS = 5_000
 SLICE_MS = 50
 """Longest run of blocks applied before the loop serves others."""
 BAD_BLOCK_POINTS = 100
-SILENT_POINTS = 10
+SILENT_POINTS = 1
+"""Slow is no offence; for ever silent is one."""
+SERVED_BURST = 16
+SERVED_PER_S = 50
+"""Block requests of one peer that are answered: reading blocks costs more than asking for them."""
 
 
 @dataclass(slots=True)
@@ -47,6 +51,8 @@ class BlockSync:
         self._heights: dict[PeerId, int] = {}
         self._ranges: dict[int, _Range] = {}
         self._is_applying = False
+        self._allowances: dict[PeerId, tuple[int, int]] = {}
+        """Per peer: milliseconds' worth of requests that it may still make, and as of when."""
 
     @property
     def target(self) -> int:
@@ -67,6 +73,7 @@ class BlockSync:
     def forget(self, peer: PeerId) -> None:
         """A peer is gone: others are asked for what it owed."""
         self._heights.pop(peer, None)
+        self._allowances.pop(peer, None)
         for first in [first for first, asked in self._ranges.items() if asked.peer == peer and not asked.decisions]:
             del self._ranges[first]
         self._ask()
@@ -83,6 +90,8 @@ class BlockSync:
 
     def serve(self, peer: PeerId, request: BlockRequest) -> None:
         """Answer a peer with as many decided blocks as fit."""
+        if not self._is_allowed(peer):
+            return
         decisions: list[tuple[bytes, Commit]] = []
         size = 0
         last = min(request.last, request.first + BLOCKS_PER_REQUEST - 1, self._ledger.height)
@@ -96,6 +105,16 @@ class BlockSync:
                 break
             decisions.append((data, commit))
         self._network.send(peer, Channel.SYNC, encode(BlockResponse(request.first, tuple(decisions))))
+
+    def _is_allowed(self, peer: PeerId) -> bool:
+        """A token bucket in integers: a request costs 1000 / SERVED_PER_S ms of the time that passed."""
+        cost_ms, now_ms = 1_000 // SERVED_PER_S, self._clock.now_ms()
+        full_ms = SERVED_BURST * cost_ms
+        left_ms, since_ms = self._allowances.get(peer, (full_ms, now_ms))
+        left_ms = min(full_ms, left_ms + now_ms - since_ms)
+        is_allowed = left_ms >= cost_ms
+        self._allowances[peer] = (left_ms - cost_ms if is_allowed else left_ms, now_ms)
+        return is_allowed
 
     def receive(self, peer: PeerId, response: BlockResponse) -> None:
         """Keep what was asked for; the rest nobody wanted."""

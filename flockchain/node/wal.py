@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flockchain.crypto import sha256
 from flockchain.errors import Fault
+from flockchain.node.files import sync_folder
 
 MAX_RECORD_BYTES = 8 * 2**20
 MAX_LOG_BYTES = 2**30
@@ -30,6 +31,7 @@ class WriteAheadLog:
         self.torn_bytes = len(data) - whole
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         os.ftruncate(self._file, whole)
+        sync_folder(path.parent)
         self._size = whole
         self._is_dirty = True
 

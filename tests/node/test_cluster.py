@@ -2,9 +2,15 @@
 
 from pathlib import Path
 
+import msgspec
+import pytest
+
+from flockchain.codec import encode
 from flockchain.execution.balances import get_account
-from flockchain.node.messages import VoteMessage, decode_message
+from flockchain.node.messages import ProposalMessage, VoteMessage, decode_message
 from flockchain.node.ports import Channel
+from flockchain.types.chain import PREVOTE, ProposalBody, VoteBody
+from flockchain.types.rows import ValidatorRow
 from tests.support.cluster import Cluster, Machine
 from tests.support.ledger import make_address
 
@@ -156,6 +162,53 @@ def test_garbage_is_penalised_and_harms_nobody(tmp_path: Path) -> None:
         cluster.net.transmit(sender.id, victim.id, channel, b"\xff" * 40)
     cluster.world.run_for(100)
     assert len(victim.network.penalties) == len(Channel)
+    victim.running.submit(cluster.transfer("alice", "bob", 1))
+    cluster.run_to(cluster.min_height() + 1)
+    cluster.check_agreement()
+
+
+def test_an_equivocator_is_reported_slashed_and_out(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.run_to(2)
+    culprit, witness = cluster.machines[3], cluster.machines[0]
+    assert culprit.signer is not None
+    address, height = culprit.signer.address, cluster.min_height() + 1
+    culprit.kill()
+    cluster.world.run_for(100)
+    cluster.net.links.add(frozenset((culprit.id, witness.id)))
+    for block_id in (b"a" * 32, b""):
+        vote = cluster.txs.sign_vote("val3", VoteBody(PREVOTE, height, 0, block_id))
+        cluster.net.transmit(culprit.id, witness.id, Channel.CONSENSUS, encode(VoteMessage((vote,))))
+
+    def is_out() -> bool:
+        return witness.running.ledger.state.get(ValidatorRow, address).tombstoned
+
+    cluster.world.run_until(is_out)
+    block = witness.store.block(witness.height)
+    assert block is not None
+    assert 1 <= len(block.txs) <= 3, "each that saw it reports it; the chain punishes once"
+    cluster.world.run_for(5_000)
+    assert all(member.address != address for member in witness.running.ledger.members(witness.height + 1))
+    cluster.check_agreement()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_forged_consensus_messages_change_nothing(tmp_path: Path, seed: int) -> None:
+    cluster = Cluster(tmp_path, seed=seed)
+    cluster.run_to(2)
+    rng, victim, sender = cluster.net.rng, cluster.machines[0], cluster.machines[1]
+    for _ in range(200):
+        body = VoteBody(
+            rng.randint(1, 2), victim.height + rng.randint(0, 3), rng.randint(0, 5), rng.choice((b"", b"x" * 32))
+        )
+        signed = cluster.txs.sign_vote(rng.choice(("val1", "alice")), body)
+        forged = msgspec.structs.replace(signed, validator=rng.choice((make_address("val2"), make_address("alice"))))
+        cluster.net.transmit(sender.id, victim.id, Channel.CONSENSUS, encode(VoteMessage((forged,))))
+        proposal = cluster.txs.sign_proposal("val1", ProposalBody(victim.height + 1, rng.randint(0, 3), b"y" * 32, -1))
+        wrong = ProposalMessage(msgspec.structs.replace(proposal, signature=b"s" * 64), b"block", ())
+        cluster.net.transmit(sender.id, victim.id, Channel.CONSENSUS, encode(wrong))
+    cluster.world.run_for(100)
+    assert len(victim.network.penalties) > 100, f"seed {seed}"
     victim.running.submit(cluster.transfer("alice", "bob", 1))
     cluster.run_to(cluster.min_height() + 1)
     cluster.check_agreement()
