@@ -9,7 +9,9 @@ from pathlib import Path
 
 import structlog
 import uvloop
+from prometheus_client import CollectorRegistry
 
+from api.app import create_app
 from api.node_view import MempoolView
 from flockchain.codec import encode
 from flockchain.errors import Fault, FlockchainError
@@ -23,6 +25,7 @@ from flockchain.node.home import Home, HomeLock
 from flockchain.node.key_file import load_key
 from flockchain.node.logs import configure_logs
 from flockchain.node.mempool import Limits
+from flockchain.node.metrics import NodeMetrics
 from flockchain.node.net.limits import NetworkLimits
 from flockchain.node.net.network import TcpNetwork
 from flockchain.node.node import Node, NodeOptions
@@ -151,10 +154,12 @@ class _Runner:
                 await loop.run_in_executor(None, api.stop)
 
     def _start_api(self, view: LiveNode) -> ApiServer:
-        from api.app import create_app  # FastAPI takes a third of a second to import: only where it is used
-
         reader = Reader(self._home.chain)
-        server = ApiServer(self._config.api.listen, view, lambda: create_app(reader, view, self._blobs))
+        registry = CollectorRegistry()
+        self._node.listeners.append(NodeMetrics(registry).on_block)
+        server = ApiServer(
+            self._config.api.listen, view, lambda: create_app(reader, view, self._blobs, registry=registry)
+        )
         self._node.listeners.append(server.publish)
         server.start()
         return server
