@@ -1,0 +1,60 @@
+"""The main job as a whole: time, memory, and whether an honest trainer was ever refused."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench.report import Result, summarize
+
+DEMO_TIMEOUT_S = 1_800
+
+
+def measure_demo(model: str, runs: int) -> list[Result]:
+    """`flockchain demo --model MODEL`, each run with another seed. Times include everything after set-up."""
+    documents = [run_demo(model, seed) for seed in range(runs)]
+    refused = [count_honest_refused(document) for document in documents]
+    caught = [count_poisoner_rejected(document) for document in documents]
+    if model == "tiny":
+        return [summarize("demo_tiny_s", "s", [d["seconds"] for d in documents])]
+    return [
+        summarize("demo_s", "s", [d["seconds"] for d in documents]),
+        summarize("demo_rss_mb", "MiB", [d["peak_rss_bytes"] / 2**20 for d in documents], digits=0),
+        summarize("honest_refused", "adapters", refused, digits=0, poisoner_rejected_per_run=caught),
+        *(
+            summarize(
+                f"demo_gain_ppm/{domain}",
+                "ppm",
+                [1e6 * (x["before"] - x["after"]) / x["before"] for x in (d["loss_ubpb"][domain] for d in documents)],
+                digits=0,
+            )
+            for domain in sorted(documents[0]["loss_ubpb"])
+        ),
+    ]
+
+
+def run_demo(model: str, seed: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="flockchain-bench-") as folder:
+        command = [sys.executable, "-m", "flockchain", "demo", "--model", model, "--seed", str(seed), "--json"]
+        done = subprocess.run(
+            [*command, "--home", str(Path(folder) / "demo")], capture_output=True, timeout=DEMO_TIMEOUT_S, check=False
+        )
+    if done.returncode:
+        raise SystemExit(f"demo with seed {seed} failed: {done.stderr.decode()[-2000:]}")
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def count_honest_refused(document: dict[str, Any]) -> int:
+    """Honest adapters that were rejected, left out or slashed, over all rounds."""
+    return sum(
+        item["trainer"] != "poisoner"
+        for round_ in document["rounds"]
+        for item in (*round_["rejected"], *round_["others"])
+    )
+
+
+def count_poisoner_rejected(document: dict[str, Any]) -> int:
+    return sum(item["trainer"] == "poisoner" for round_ in document["rounds"] for item in round_["rejected"])

@@ -1,0 +1,54 @@
+"""Write the README's table of figures from `bench/results/`: ``python -m bench.readme``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bench.report import RESULTS
+
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
+SHOWN = {
+    "demo_s": "`make demo` after set-up",
+    "demo_rss_mb": "the same, peak resident memory of all processes, summed",
+    "demo_tiny_s": "`flockchain demo --model tiny`",
+    "honest_refused": "honest adapters rejected in those runs",
+    "start_s/4_validators": "devnet of 4 validators, from command to height 2",
+    "finality_ms_p50/idle": "finality when idle, median, from POST to result readable",
+    "finality_ms_p99/idle": "finality when idle, 99th percentile",
+    "tx_per_s/4_validators": "transfers sustained for 60 s on 4 validators",
+    "tx_per_s/1_validator": "transfers on 1 validator",
+    "rss_mb/idle": "resident memory of a node without workers, idle",
+    "rss_mb/full_load": "resident memory of a node under that load",
+    "simulated_heights_per_s": "simulated consensus heights, faults and all",
+}
+
+
+def make_table() -> str:
+    """Markdown: what, median, range, runs; and the machine and date of each file."""
+    lines = ["| what | median | range | runs |", "|---|---|---|---|"]
+    machines: dict[str, set[str]] = {}
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        document = json.loads(path.read_text())
+        machines.setdefault(document["machine"], set()).add(document["date"])
+        for result in document["results"]:
+            found[result["name"]] = result
+    for name, text in SHOWN.items():
+        if name in found:
+            r = found[name]
+            lines.append(f"| {text} | {r['median']:g} {r['unit']} | {r['min']:g} to {r['max']:g} | {r['runs']} |")
+    for machine, dates in sorted(machines.items()):
+        lines += ["", f"Measured on {', '.join(sorted(dates))}: {machine}."]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    text = README.read_text()
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    README.write_text(f"{before}{BEGIN}\n{make_table()}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
