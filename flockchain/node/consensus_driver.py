@@ -33,7 +33,6 @@ from flockchain.consensus.events import (
     VoteReceived,
 )
 from flockchain.consensus.messages import PolkaCertificate, Proposal, Step, Vote
-from flockchain.consensus.proposals import FUTURE_ROUNDS
 from flockchain.errors import Refused
 from flockchain.node.builder import build_next_block
 from flockchain.node.height_book import HeightBook, to_proposal, to_proposal_body, to_vote, to_vote_body
@@ -123,7 +122,7 @@ class ConsensusDriver:
         assert not self.is_active
         height = self._ledger.height + 1
         self.book = HeightBook(height)
-        self._feed(StartHeight(height, self._ledger.powers(height)), StartRecord(height))
+        self.feed(StartHeight(height, self._ledger.powers(height)), StartRecord(height))
 
     def leave_height(self) -> None:
         """The height in progress was decided, here or elsewhere, and persisted: its log is worthless."""
@@ -132,59 +131,9 @@ class ConsensusDriver:
         self._wanted_round = None
         self.late.prune()
 
-    def receive_vote(self, signed: SignedVote) -> bool:
-        """A vote for the next height; True when it was new. Raises `Refused` for a wrong signature."""
-        vote = to_vote(signed)
-        if self.is_active and vote in self.core.votes_of(vote.round, vote.kind):
-            return False
-        if not self.is_active or self.book.vote(vote) is None:
-            self._ledger.check_vote(signed)
-        if not self.is_active:
-            self.begin_height()
-        if self.book.vote(vote) is None and not self.book.add_vote(signed):
-            return False
-        self._feed(VoteReceived(vote), VoteRecord(signed))
-        return True
-
-    def receive_proposal(self, message: ProposalMessage) -> bool:
-        """A proposal for the next height; True when it was new. Raises `Refused` when its sender is at fault."""
-        signed = message.proposal
-        proposal = to_proposal(signed)
-        if self.is_active and proposal in self.core.proposals_of(proposal.round):
-            return False
-        current_round = self.core.round if self.is_active else 0
-        if proposal.round > current_round + FUTURE_ROUNDS:
-            return False  # peers send it again when we get there
-        self._ledger.check_proposal(signed, current_round)
-        if not self.is_active:
-            self.begin_height()
-        if not self._hold_block(signed.body.block_id, message.block):
-            return False
-        self._receive_polka(proposal, message.polka)
-        block, data = self.book.blocks[proposal.value_id]
-        is_valid = self.book.verdicts[proposal.value_id]
-        is_timely = proposal.valid_round >= 0 or self._is_timely(proposal, block)
-        self.book.add_proposal(signed)
-        record = ProposalRecord(signed, data, is_valid, is_timely)
-        self._feed(ProposalReceived(proposal, is_valid, is_timely), record)
-        return True
-
-    def messages_for(self, held_block_ids: tuple[bytes, ...]) -> list[ProposalMessage | VoteMessage]:
-        """What to send again to a peer at this height that holds these blocks, most useful first."""
-        votes: list[Vote] = []
-        proposals: list[ProposalMessage] = []
-        for message in self.core.current_messages() if self.is_active else ():
-            if isinstance(message, Vote):
-                votes.append(message)
-            elif isinstance(message, Proposal) and (signed := self.book.proposal(message)) is not None:
-                data = b"" if message.value_id in held_block_ids else self.book.blocks[message.value_id][1]
-                proposals.append(ProposalMessage(signed, data, self._signed_polka(message)))
-        signed_votes = self.book.signed_votes(votes)
-        return [*proposals, VoteMessage(signed_votes)] if signed_votes else [*proposals]
-
     # -- the core -----------------------------------------------------------------------------------------------------
 
-    def _feed(self, event: Event, record: Record | None) -> None:
+    def feed(self, event: Event, record: Record | None) -> None:
         """Step the core, log what changed it, perform its effects; never from within another step."""
         self._queue.append((event, record))
         if self._is_draining:
@@ -248,7 +197,7 @@ class ConsensusDriver:
 
     def _on_timeout(self, step: Step, height: int, round: int) -> None:
         if (height, round) == (self.core.height, self.core.round) and self.is_active:
-            self._feed(Timeout(step, height, round), TimeoutRecord(STEPS.index(step), height, round))
+            self.feed(Timeout(step, height, round), TimeoutRecord(STEPS.index(step), height, round))
 
     def _build(self, height: int, round: int) -> None:
         """Answer `RequestValue`, once our clock has passed the last block's time by the least interval."""
@@ -265,12 +214,15 @@ class ConsensusDriver:
             log.error("cannot-propose", height=height, round=round, reason=refusal.message)
             return
         data, block_id = encode(block), block.block_id()
-        self._add_block(block_id, block, data, is_valid=True)
-        self._feed(ValueReady(height, round, block_id), ValueRecord(height, round, data))
+        self.add_block(block_id, block, data, is_valid=True)
+        self.feed(ValueReady(height, round, block_id), ValueRecord(height, round, data))
 
     def _decide(self, round: int, block_id: bytes) -> None:
         certificate = self.core.commit_certificate()
         assert certificate is not None
+        if block_id not in self.book.blocks:
+            log.warning("decided-block-dropped", height=self.book.height, block=block_id.hex())
+            return  # a peer that sees our status sends it with its commit
         commit = self.book.make_commit(round, block_id, certificate.votes)
         self._on_decided(self.book.blocks[block_id][0], commit)
 
@@ -305,59 +257,26 @@ class ConsensusDriver:
             return
         self.book.add_proposal(signed)
         data = self.book.blocks[proposal.value_id][1]
-        message = ProposalMessage(signed, data, self._signed_polka(proposal))
+        message = ProposalMessage(signed, data, self.signed_polka(proposal))
         self._network.broadcast(Channel.CONSENSUS, encode(message))
 
-    def _signed_polka(self, proposal: Proposal) -> tuple[SignedVote, ...]:
+    def signed_polka(self, proposal: Proposal) -> tuple[SignedVote, ...]:
+        """The proof of lock of a re-proposal; empty for a fresh one."""
         polka = self.core.polka(proposal.height, proposal.valid_round)
         return self.book.signed_votes(polka.votes) if polka else ()
 
-    # -- proposals and blocks -----------------------------------------------------------------------------------------
+    # -- what intake and replay share ----------------------------------------------------------------------------------
 
-    def _hold_block(self, block_id: bytes, data: bytes) -> bool:
-        """Whether the block is held, now judged; raises `Refused` when `data` is not the block of that id."""
-        if block_id in self.book.blocks:
-            return True
-        if not data:
-            return False
-        block = decode(Block, data)
-        if block.block_id() != block_id:
-            raise Refused("wrong-block", f"a proposal for block {block_id.hex()} came with another block")
-        is_valid = True
-        try:
-            self._ledger.check(block, self._mempool.hashes)
-        except Refused as refusal:
-            is_valid = False
-            log.warning("invalid-block", height=self.book.height, block=block_id.hex(), reason=refusal.message)
-        self._add_block(block_id, block, data, is_valid)
-        return True
-
-    def _add_block(self, block_id: bytes, block: Block, data: bytes, is_valid: bool) -> None:
+    def add_block(self, block_id: bytes, block: Block, data: bytes, is_valid: bool) -> None:
+        """Hold a block of this height with our verdict."""
         current = {proposal.value_id for proposal in self.core.proposals_of(self.core.round)}
         needed = {self.core.valid_value, self.core.locked_value, *current}
         self.book.add_block(block_id, block, data, is_valid, needed)
 
-    def _receive_polka(self, proposal: Proposal, votes: tuple[SignedVote, ...]) -> None:
-        """Feed the proof of lock of a re-proposal, unless its polka was seen already."""
-        if proposal.valid_round < 0 or self.core.polka(proposal.height, proposal.valid_round) is not None:
-            return
-        for signed in votes:
-            if self.book.vote(to_vote(signed)) is None:
-                self._ledger.check_vote(signed)
-                self.book.add_vote(signed)
-        self._feed_polka(proposal.height, proposal.valid_round, proposal.value_id, votes)
-
-    def _feed_polka(self, height: int, round: int, block_id: bytes, votes: tuple[SignedVote, ...]) -> None:
+    def feed_polka(self, height: int, round: int, block_id: bytes, votes: tuple[SignedVote, ...]) -> None:
+        """Feed verified prevotes as the proof of lock that they are said to be."""
         certificate = PolkaCertificate(height, round, block_id, tuple(to_vote(vote) for vote in votes))
-        self._feed(CertificateReceived(certificate), PolkaRecord(round, block_id, votes))
-
-    def _is_timely(self, proposal: Proposal, block: Block) -> bool:
-        """Proposer-based timestamps: judged at arrival, for fresh proposals; the tolerance grows by a tenth a round."""
-        params = self._ledger.params.consensus
-        delay_ms = params.message_delay_ms * (10 + proposal.round) // 10
-        age_ms = self._clock.now_ms() - block.header.time_ms
-        is_own = block.header.proposer == proposal.proposer
-        return is_own and -params.precision_ms <= age_ms <= delay_ms + params.precision_ms
+        self.feed(CertificateReceived(certificate), PolkaRecord(round, block_id, votes))
 
     # -- replay -------------------------------------------------------------------------------------------------------
 
@@ -367,26 +286,26 @@ class ConsensusDriver:
                 self.begin_height()
             case VoteRecord(vote):
                 self.book.add_vote(vote)
-                self._feed(VoteReceived(to_vote(vote)), None)
+                self.feed(VoteReceived(to_vote(vote)), None)
             case PolkaRecord(round, block_id, votes):
                 for vote in votes:
                     self.book.add_vote(vote)
-                self._feed_polka(self.book.height, round, block_id, votes)
+                self.feed_polka(self.book.height, round, block_id, votes)
             case ProposalRecord(proposal, data, is_valid, is_timely):
                 if data:
                     self._replay_block(data, is_valid)
                 self.book.add_proposal(proposal)
-                self._feed(ProposalReceived(to_proposal(proposal), is_valid, is_timely), None)
+                self.feed(ProposalReceived(to_proposal(proposal), is_valid, is_timely), None)
             case ValueRecord(height, round, data):
                 block_id = self._replay_block(data, is_valid=True)
                 self._wanted_round = None
-                self._feed(ValueReady(height, round, block_id), None)
+                self.feed(ValueReady(height, round, block_id), None)
             case TimeoutRecord(step, height, round):
-                self._feed(Timeout(STEPS[step], height, round), None)
+                self.feed(Timeout(STEPS[step], height, round), None)
 
     def _replay_block(self, data: bytes, is_valid: bool) -> bytes:
         block = decode(Block, data)
         block_id = block.block_id()
-        self._add_block(block_id, block, data, is_valid)
+        self.add_block(block_id, block, data, is_valid)
         self.book.logged_blocks.add(block_id)
         return block_id

@@ -6,6 +6,7 @@ what the other lacks: the decided block with its commit, or the proposal and vot
 
 from flockchain.codec import encode
 from flockchain.node.consensus_driver import ConsensusDriver
+from flockchain.node.consensus_intake import ConsensusIntake
 from flockchain.node.ledger import Ledger
 from flockchain.node.messages import Decision, Message, Status
 from flockchain.node.ports import Channel, Clock, Network, PeerId
@@ -22,10 +23,13 @@ HELP_HEIGHTS = 2
 class Gossip:
     """Statuses out, help back."""
 
-    def __init__(self, ledger: Ledger, driver: ConsensusDriver, network: Network, clock: Clock) -> None:
+    def __init__(
+        self, ledger: Ledger, driver: ConsensusDriver, intake: ConsensusIntake, network: Network, clock: Clock
+    ) -> None:
         self.statuses: dict[PeerId, Status] = {}
         self._ledger = ledger
         self._driver = driver
+        self._intake = intake
         self._network = network
         self._clock = clock
         self._helped_ms: dict[PeerId, int] = {}
@@ -75,7 +79,7 @@ class Gossip:
             self._send_decision(peer, status.decided_height + 1)
         elif behind == 0 and self._driver.is_active:
             self._helped_ms[peer] = now_ms
-            for message in self._driver.messages_for(status.block_ids):
+            for message in self._intake.messages_for(status.block_ids):
                 self._network.send(peer, Channel.CONSENSUS, encode(message))
 
     def relay(self, channel: Channel, message: Message, source: PeerId | None) -> None:

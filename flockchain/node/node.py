@@ -1,7 +1,8 @@
 """The node: one loop over five ports.
 
     what happens                     who takes it
-    a consensus message, a timeout   ConsensusDriver: core, log, signer
+    a consensus message              ConsensusIntake: verified, then fed to
+    a timeout, a built block         ConsensusDriver: core, log, signer
     a status, a peer that lags       Gossip
     decided blocks from peers        BlockSync
     transactions                     TxGossip, Mempool
@@ -22,6 +23,7 @@ from flockchain.errors import Refused
 from flockchain.execution.block import BlockOutcome, check_tx, compute_next_due_ms, is_block_due
 from flockchain.node.blob_exchange import BlobExchange
 from flockchain.node.consensus_driver import ConsensusDriver, Signed
+from flockchain.node.consensus_intake import ConsensusIntake
 from flockchain.node.evidence import make_slash
 from flockchain.node.gossip import TICK_MS, Gossip
 from flockchain.node.ledger import Ledger
@@ -103,7 +105,8 @@ class Node:
             on_decided=self._apply,
             on_equivocation=self._report,
         )
-        self.gossip = Gossip(self.ledger, self.driver, network, clock)
+        self.intake = ConsensusIntake(self.driver, self.ledger, self.mempool, clock)
+        self.gossip = Gossip(self.ledger, self.driver, self.intake, network, clock)
         self.sync = BlockSync(self.ledger, network, clock, self._apply)
         self.txs = TxGossip(self.ledger, self.mempool, network, clock, self.gossip)
         self.blobs = BlobExchange(self.ledger.state, blobs, network, clock, replicate=options.replicate_blobs)
@@ -199,7 +202,7 @@ class Node:
             self.driver.late.add(vote)
         elif height > following:
             self._keep_early(peer, VoteMessage((vote,)), 256, height)
-        elif self.driver.receive_vote(vote):
+        elif self.intake.receive_vote(vote):
             self.gossip.relay(Channel.CONSENSUS, VoteMessage((vote,)), peer)
 
     def _receive_proposal(self, peer: PeerId, message: ProposalMessage, size: int) -> None:
@@ -207,7 +210,7 @@ class Node:
         height = message.proposal.body.height
         if height > following:
             self._keep_early(peer, message, size, height)
-        elif height == following and self.driver.receive_proposal(message):
+        elif height == following and self.intake.receive_proposal(message):
             self.gossip.relay(Channel.CONSENSUS, message, peer)
 
     def _keep_early(self, peer: PeerId, message: Message, size: int, height: int) -> None:

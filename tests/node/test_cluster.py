@@ -5,11 +5,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from flockchain.codec import encode
+from flockchain.codec import decode, encode
 from flockchain.execution.balances import get_account
 from flockchain.node.messages import ProposalMessage, VoteMessage, decode_message
 from flockchain.node.ports import Channel
-from flockchain.types.chain import PREVOTE, ProposalBody, VoteBody
+from flockchain.types.chain import PREVOTE, Block, ProposalBody, VoteBody
 from flockchain.types.rows import ValidatorRow
 from tests.support.cluster import Cluster, Machine
 from tests.support.ledger import make_address
@@ -211,4 +211,31 @@ def test_forged_consensus_messages_change_nothing(tmp_path: Path, seed: int) -> 
     assert len(victim.network.penalties) > 100, f"seed {seed}"
     victim.running.submit(cluster.transfer("alice", "bob", 1))
     cluster.run_to(cluster.min_height() + 1)
+    cluster.check_agreement()
+
+
+def test_a_block_with_foreign_contents_is_its_senders_fault_not_the_blocks(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.run_to(2)
+    victim = cluster.machines[0]
+    honest_transmit, tampered = cluster.net.transmit, []
+
+    def transmit(sender: bytes, target: bytes, channel: Channel, data: bytes) -> bool:
+        if channel is Channel.CONSENSUS and target == victim.id and not tampered:
+            message = decode_message(channel, data)
+            if isinstance(message, ProposalMessage) and message.block:
+                block = decode(Block, message.block)
+                changed = encode(msgspec.structs.replace(block, txs=(*block.txs, b"more")))
+                tampered.append(sender)
+                data = encode(msgspec.structs.replace(message, block=changed))
+        return honest_transmit(sender, target, channel, data)
+
+    cluster.net.transmit = transmit  # type: ignore[method-assign]
+    height = cluster.min_height()
+    for _ in range(4):
+        cluster.machines[1].running.submit(cluster.transfer("alice", "bob", 1))
+        cluster.world.run_for(2_000)
+    assert tampered
+    assert {peer for peer, _, _ in victim.network.penalties} == set(tampered)
+    assert victim.height == cluster.machines[1].height > height
     cluster.check_agreement()
