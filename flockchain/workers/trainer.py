@@ -9,6 +9,7 @@ from flockchain import __version__
 from flockchain.client import Client, Json
 from flockchain.errors import Refused
 from flockchain.txs import submit_adapter
+from flockchain.workers.attester import Attester
 from flockchain.workers.participant import Participant, Report, log_report
 from flockchain.workers.store import AdapterFolder
 from flockchain.workers.view import Model, make_model, make_train_spec
@@ -39,9 +40,16 @@ class Trainer(Participant):
         self.make_update = make_update
         self.seed = seed
         self.adapters = AdapterFolder(folder / "adapters", client)
+        self.attester = Attester(self, self.adapters, base_dir)
         self._published: set[str] = set()
 
+    def finish(self, task: Json) -> None:
+        self.attester.upload_settled(task)
+
     def step(self, task: Json, round_: Json) -> None:
+        self.attester.upload_settled(task)
+        if round_["phase"] == "aggregate":
+            self.attester.step(task, round_)
         if self.me not in round_["trainers"]:
             return
         mine = next((row for row in round_["submissions"] if row["trainer"] == self.me), None)

@@ -52,7 +52,7 @@ class Voter(Participant):
         self.holdout_domains = tuple(holdout_domains)
         self.threads = threads
         self.adapters = AdapterFolder(folder / "adapters", client)
-        self.attester = Attester(self)
+        self.attester = Attester(self, self.adapters, base_dir, self.meter)
         self._judging: JudgingProcess | None = None
 
     def run(self) -> None:
