@@ -58,27 +58,28 @@ def run_trainer(
     signing_key = open_key(home, key, passphrase_file)
     _set_threads(threads)
     from flockchain.workers.bonding import ensure_bond
-    from flockchain.workers.learning import find_base, make_attacker, make_honest, read_data
+    from flockchain.workers.learning import find_base, make_attacker, make_honest, read_data, split_for_ever
     from flockchain.workers.trainer import Trainer
 
     report = _Reporter(json)
     with connect(node, home) as client:
         found = client.task(task)
         folder = find_base(base, found)
-        documents = read_data(data)
+        own = _worker_folder(home, key)
+        documents, held_out = split_for_ever(read_data(data), own / "split.json", key)
         make = make_attacker(attack, documents, dtype, report) if attack else make_honest(documents, dtype, report)
         worker = Trainer(
             client,
             signing_key,
             task,
-            _worker_folder(home, key),
+            own,
             base_dir=folder,
             make_update=make,
             seed=seed,
             report=report,
         )
         _stop_on_signals(worker)
-        report("ready", {"documents": len(documents), "address": worker.me})
+        report("ready", {"documents": len(documents), "held_out": len(held_out), "address": worker.me})
         ensure_bond(worker, "trainer", bond_uflk or found["spec"]["min_bond_uflk"])
         worker.run()
 

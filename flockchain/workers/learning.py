@@ -1,5 +1,6 @@
 """From a person's files to what the workers need: the checked base, blocks of private data, a way to make updates."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from flockchain.workers.trainer import MakeUpdate
 from flockchain.workers.view import Model
 from ml.adapter import GlobalAdapter, Update
 from ml.base import BaseError, base_hash, prepare_base
-from ml.data import Block, DataError, Document, Holdout, make_blocks, read_documents
+from ml.data import HOLDOUT, TRAIN, Block, DataError, Document, Holdout, make_blocks, read_documents, split_documents
 from ml.spec import TrainSpec
 from ml.tokens import BaseTokenizer
+
+OWN_HOLDOUT_PPM = 100_000
+"""Part of a trainer's own clusters that it never trains on, to see for itself what an update does."""
 
 
 def find_base(ref: str, task: Json) -> Path:
@@ -49,6 +53,21 @@ def read_holdout(paths: Mapping[str, Sequence[Path]], folder: Path, block_tokens
     return Holdout.from_documents(documents, BaseTokenizer(folder), block_tokens)
 
 
+def split_for_ever(documents: Sequence[Document], record: Path, seed: str) -> tuple[list[Document], list[Document]]:
+    """(train, holdout) of one's own documents by a split that is written down at the first use and only extended.
+
+    Whole near-duplicate clusters go to one part. Restarts, later rounds and added documents never move a document from
+    one part to the other; one that resembles documents of both parts is used in neither.
+    """
+    previous: dict[str, str] = json.loads(record.read_text()) if record.exists() else {}
+    parts = split_documents(documents, seed, OWN_HOLDOUT_PPM, previous)
+    partial = record.with_suffix(".partial")
+    partial.write_text(json.dumps({**previous, **parts}, indent=0, sort_keys=True))
+    partial.replace(record)
+    train = [document for document in documents if parts.get(document.id) == TRAIN]
+    return train, [document for document in documents if parts.get(document.id) == HOLDOUT]
+
+
 class FileTrainer:
     """Makes honest updates (`MakeUpdate`) from documents; the base is loaded at the first one and stays."""
 
@@ -63,6 +82,10 @@ class FileTrainer:
 
         blocks = self.blocks(model, train_spec)
         result = train_update(self.base(model), model.spec, train_spec, blocks, start, progress=self._progress)
+        self.report(
+            "own loss",
+            {"before_nats": round(result.loss_before, 4), "after_nats": round(result.loss_after, 4)},
+        )
         return result.update, train_spec.local_steps * train_spec.batch_size
 
     def blocks(self, model: Model, train_spec: TrainSpec) -> list[Block]:
