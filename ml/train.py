@@ -142,7 +142,7 @@ def _run_steps(
     losses, tokens = [], 0
     for step, batch in enumerate(choose_blocks(blocks, train_spec), 1):
         loss, count = _compute_loss(model, batch, train_spec.sequence_length)
-        value = float(loss)
+        value = loss.item()
         if not math.isfinite(value):
             raise TrainingFailed(
                 f"loss is {value} at step {step}: lower the learning rate of {train_spec.learning_rate}"
