@@ -13,7 +13,6 @@ from ml.aggregate import add_to_global, aggregate
 from ml.data import Block
 from ml.spec import AdapterSpec, TrainSpec
 
-
 State = TypeVar("State")
 Change = TypeVar("Change")
 Data = TypeVar("Data", contravariant=True)

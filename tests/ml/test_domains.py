@@ -68,7 +68,7 @@ def test_the_seed_decides() -> None:
 
 @pytest.mark.parametrize(("trainers", "judges"), [(3, 40), (900, 3), (0, 3)])
 def test_too_many_for_the_extracts_are_refused(trainers: int, judges: int) -> None:
-    with pytest.raises(ValueError, match="too few documents|cannot deal"):
+    with pytest.raises(ValueError, match=r"too few documents|cannot deal"):
         demo_shards(1, trainers, judges)
 
 
