@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flockchain import __version__
-from flockchain.cli import demo, devnet, keys, query, start, workers
+from flockchain.cli import demo, devnet, keys, query, start, verify, workers
 from flockchain.errors import FlockchainError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.add_typer(workers.voter, name="voter")
 app.command()(demo.demo)
 app.command()(query.status)
 app.command()(start.start)
+app.command()(verify.verify)
 
 
 def _print_version(wanted: bool) -> None:

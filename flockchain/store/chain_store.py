@@ -222,31 +222,34 @@ def _write_meta(connection: Connection, name: str, value: bytes) -> None:
 
 
 def _write_block(connection: Connection, block: Block, commit: Commit, outcome: Outcome) -> None:
-    connection.execute(
-        insert(blocks).values(
-            height=block.height,
-            block_id=block.block_id(),
-            time_ms=block.header.time_ms,
-            tx_count=len(block.txs),
-            block=encode(msgspec.structs.replace(block, txs=())),
-            commit_certificate=encode(commit),
-            results_root=outcome.results_root,
-            state_root=outcome.state_root,
-        )
-    )
-    _write_many(connection, _INSERT_TX, [_tx_values(block, i, r) for i, r in enumerate(outcome.results)])
-    _write_many(connection, _INSERT_RECEIPT, [_receipt_values(block, i, r) for i, r in enumerate(outcome.receipts)])
+    connection.execute(insert(blocks).values(block_values(block, commit, outcome)))
+    _write_many(connection, _INSERT_TX, [tx_values(block, i, r) for i, r in enumerate(outcome.results)])
+    _write_many(connection, _INSERT_RECEIPT, [receipt_values(block, i, r) for i, r in enumerate(outcome.receipts)])
     _write_rows(connection, outcome.write_set)
 
 
-def _tx_values(block: Block, position: int, result: TxResult) -> tuple[Any, ...]:
+def block_values(block: Block, commit: Commit, outcome: Outcome) -> dict[str, Any]:
+    """By column, in the order of the table's columns."""
+    return {
+        "height": block.height,
+        "block_id": block.block_id(),
+        "time_ms": block.header.time_ms,
+        "tx_count": len(block.txs),
+        "block": encode(msgspec.structs.replace(block, txs=())),
+        "commit_certificate": encode(commit),
+        "results_root": outcome.results_root,
+        "state_root": outcome.state_root,
+    }
+
+
+def tx_values(block: Block, position: int, result: TxResult) -> tuple[Any, ...]:
     """In the order of the table's columns."""
     data, tx_id = block.txs[position], make_id(block.height, position)
     assert result.hash == sha256(data)
     return tx_id, result.hash, result.kind, result.sender, result.code, result.message, result.fee_uflk, data
 
 
-def _receipt_values(block: Block, position: int, receipt: Receipt) -> tuple[Any, ...]:
+def receipt_values(block: Block, position: int, receipt: Receipt) -> tuple[Any, ...]:
     """In the order of the table's columns."""
     receipt_id, body = make_id(block.height, position), encode(receipt)
     return receipt_id, receipt.kind, receipt.account, receipt.task, receipt.round, receipt.amount_uflk, body

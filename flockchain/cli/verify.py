@@ -1,0 +1,90 @@
+"""`flockchain verify`: recompute a stored chain from genesis."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from flockchain.cli.common import HomeOption, IndexOption, JsonFlag, console, find_home, print_json
+from flockchain.errors import Refused
+from flockchain.verify.report import Report
+
+
+def verify(
+    home: HomeOption = None,
+    index: IndexOption = None,
+    node: Annotated[
+        list[str] | None, typer.Option("--node", help="REST address that has adapters which this home lacks.")
+    ] = None,
+    base: Annotated[
+        list[Path] | None,
+        typer.Option("--base", help="Folder of a base model; repeatable. Default: those prepared on this machine."),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail also when something could not be checked.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Recompute every block, draw, verdict, payment and global adapter from genesis. Exit code 1: something differs.
+
+    Reads only; the node may be running. Judges' holdouts are private, so their losses are evidence: they are named,
+    and --strict does not ask for them.
+
+    Example: flockchain verify --home ~/.flockchain/devnet --index 0
+    """
+    from flockchain.client import Client
+    from flockchain.verify.audit import verify_home
+
+    for folder in base or []:
+        if not (folder / "config.json").is_file():
+            raise Refused("bad-base", f"--base {folder} is no model folder: it has no config.json")
+    client = Client(node) if node else None
+    try:
+        with _ProgressBar() as progress:
+            report = verify_home(find_home(home, index), client=client, bases=base or [], progress=progress)
+    finally:
+        if client is not None:
+            client.close()
+    if json:
+        print_json(report.to_json())
+    else:
+        print_report(report)
+    if not report.ok or (strict and not report.is_complete):
+        raise typer.Exit(1)
+
+
+def print_report(report: Report) -> None:
+    out = console()
+    out.print(f"chain {report.chain_id}, genesis {report.genesis_hash.hex()[:16]}")
+    out.print(
+        f"recomputed blocks {report.from_height} to {report.height}, {report.rounds} training rounds, "
+        f"{report.adapters} global adapters"
+    )
+    for item in report.unchecked:
+        out.print(f"[yellow]not checked[/] height {item.height}: {escape(item.what)}")
+    for problem in report.problems:
+        out.print(f"[red]problem[/] height {problem.height}: {escape(problem.what)}")
+    verdict = "[green]nothing differs[/]" if report.ok else f"[red]{len(report.problems)} problems[/]"
+    out.print(verdict)
+
+
+class _ProgressBar:
+    """On stderr, with an estimate; nothing where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        out = console(stderr=True)
+        columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "_ProgressBar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=of)
+        self._progress.update(self._tasks[what], completed=done, total=of)

@@ -1,0 +1,117 @@
+"""Every stored value exactly as it lies in the file, and what it should be: for `flockchain verify`.
+
+A `Reader` answers questions and trusts what it finds; an auditor reads every column of every row and trusts nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Table, func, or_, select
+
+from flockchain.codec import encode
+from flockchain.store.chain_store import (
+    Outcome,
+    block_values,
+    check_schema,
+    compute_ref,
+    receipt_values,
+    tx_values,
+)
+from flockchain.store.connection import faults, open_reader
+from flockchain.store.tables import blocks, height_of, make_id, meta, receipts, state_rows, txs
+from flockchain.types.chain import Block, Commit
+from flockchain.types.rows import Row
+
+RecordRow = tuple[Any, ...]
+_ROWS_AT_ONCE = 10_000
+
+
+class Records:
+    """Opens the file of a running or stopped node; raises `Fault` when it is absent, damaged or of another version."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
+        with faults(self._path):
+            self._engine = open_reader(self._path)
+            with self._engine.begin() as connection:
+                check_schema(connection, self._path)
+
+    @contextmanager
+    def snapshot(self) -> Iterator["RecordSnapshot"]:
+        """The file as of now, unchanged while the block lasts."""
+        with faults(self._path), self._engine.begin() as connection:
+            yield RecordSnapshot(connection)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+class RecordSnapshot:
+    """Raw rows at one moment; tuples are in the order of the table's columns."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def meta(self) -> dict[str, bytes]:
+        found = self._connection.execute(select(meta.c.name, meta.c.value)).all()
+        return {row.name: row.value for row in found}
+
+    def tip(self) -> int:
+        """Height of the newest block; 0 before the first."""
+        return self._connection.scalar(select(func.max(blocks.c.height))) or 0
+
+    def block(self, height: int) -> RecordRow | None:
+        row = self._connection.execute(select(blocks).where(blocks.c.height == height)).first()
+        return None if row is None else tuple(row)
+
+    def txs(self, height: int) -> list[RecordRow]:
+        return self._of_height(txs, height)
+
+    def receipts(self, height: int) -> list[RecordRow]:
+        return self._of_height(receipts, height)
+
+    def find_stray_heights(self, tip: int) -> list[tuple[str, int]]:
+        """(table, height) of records that belong to no height in 1..tip."""
+        found: list[tuple[str, int]] = []
+        for table in (txs, receipts):
+            outside = or_(table.c.id < make_id(1, 0), table.c.id >= make_id(tip + 1, 0))
+            found += [(table.name, height_of(i)) for i in self._connection.scalars(select(table.c.id).where(outside))]
+        stray = select(blocks.c.height).where(blocks.c.height < 1)
+        return found + [(blocks.name, height) for height in self._connection.scalars(stray)]
+
+    def state_rows(self) -> Iterator[RecordRow]:
+        """(key, ref, value) in key order."""
+        query = select(state_rows.c.key, state_rows.c.ref, state_rows.c.value).order_by(state_rows.c.key)
+        for row in self._connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query):
+            yield tuple(row)
+
+    def _of_height(self, table: Table, height: int) -> list[RecordRow]:
+        within = table.c.id.between(make_id(height, 0), make_id(height + 1, 0) - 1)
+        return [tuple(row) for row in self._connection.execute(select(table).where(within).order_by(table.c.id))]
+
+
+def expect_block(block: Block, commit: Commit, outcome: Outcome) -> RecordRow:
+    """What `ChainStore` writes into `blocks`."""
+    return tuple(block_values(block, commit, outcome).values())
+
+
+def expect_txs(block: Block, outcome: Outcome) -> list[RecordRow]:
+    return [tx_values(block, i, result) for i, result in enumerate(outcome.results)]
+
+
+def expect_receipts(block: Block, outcome: Outcome) -> list[RecordRow]:
+    return [receipt_values(block, i, receipt) for i, receipt in enumerate(outcome.receipts)]
+
+
+def expect_state_rows(rows: Mapping[bytes, Row]) -> Iterator[RecordRow]:
+    """In the order of `rows`, which is key order."""
+    for key, row in rows.items():
+        yield key, compute_ref(row), encode(row)
+
+
+def name_columns(table: str) -> list[str]:
+    """Columns of `blocks`, `txs`, `receipts` or `state_rows`, in order."""
+    tables = {each.name: each for each in (blocks, txs, receipts, state_rows)}
+    return [column.name for column in tables[table].columns]

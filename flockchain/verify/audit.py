@@ -1,0 +1,181 @@
+"""The audit of one home: replay, stored state, adapters' bytes."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from flockchain.chunks import compute_file_root
+from flockchain.client import Client
+from flockchain.codec import decode
+from flockchain.errors import Refused
+from flockchain.execution.invariants import assert_all
+from flockchain.genesis import Genesis, load_genesis
+from flockchain.store.records import Records, RecordSnapshot, expect_state_rows
+from flockchain.types.rows import Adapter, Submission
+from flockchain.verify.replay import Replay
+from flockchain.verify.report import Progress, Report
+from flockchain.verify.stored import compare_state_rows
+
+BLOCKS_AT_ONCE = 1_000
+"""Read in one snapshot: a running node can fold its log in between."""
+
+
+def verify_home(
+    home: Path,
+    *,
+    client: Client | None = None,
+    bases: Sequence[Path] = (),
+    progress: Progress = lambda what, done, of: None,
+) -> Report:
+    """Recompute the chain stored in `home` (a node's, running or not; nothing is written there).
+
+    `client` fetches adapters that are not in data/blobs; `bases` are model folders. Raises `Fault` for a file that
+    cannot be read, `Refused` for a home without a chain or with a genesis that is none.
+    """
+    chain = home / "data" / "chain.sqlite"
+    if not chain.exists():
+        raise Refused("no-chain", f"{home} holds no chain (data/chain.sqlite): give a node's home with --home")
+    report = Report()
+    records = Records(chain)
+    try:
+        genesis = _load_genesis(home, records, report)
+        report.chain_id, report.genesis_hash = genesis.chain_id, genesis.hash()
+        replay = Replay(genesis, report)
+        _replay_all(replay, records, report, progress)
+    finally:
+        records.close()
+    _check_adapters(home, replay, report, client, bases, progress)
+    report.problems.sort(key=lambda finding: finding.height)
+    report.unchecked.sort(key=lambda finding: finding.height)
+    return report
+
+
+def _load_genesis(home: Path, records: Records, report: Report) -> Genesis:
+    """The document of the home; the stored bytes must be the same ones."""
+    with records.snapshot() as snapshot:
+        stored = snapshot.meta().get("genesis", b"")
+    path = home / "genesis.json"
+    if not path.exists():
+        report.leave_out(0, "genesis.json is missing: the replay began from the genesis stored with the chain")
+        return decode(Genesis, stored)
+    genesis = load_genesis(path)
+    try:
+        is_same = decode(Genesis, stored) == genesis
+    except Refused:
+        is_same = False
+    if not is_same:
+        report.problem(0, "the genesis stored with the chain is not that of genesis.json")
+    return genesis
+
+
+def _replay_all(replay: Replay, records: Records, report: Report, progress: Progress) -> None:
+    """All blocks; then, in the snapshot that holds the newest, everything that is stored of the state."""
+    with records.snapshot() as snapshot:
+        root = snapshot.meta().get("genesis_state_root")
+    if root != replay.tree.root:
+        report.problem(0, "the state root stored for genesis is not that of its rows")
+    while True:
+        with records.snapshot() as snapshot:
+            tip = snapshot.tip()
+            last = min(tip, replay.height + BLOCKS_AT_ONCE)
+            while replay.height < last:
+                if not replay.step(snapshot):
+                    report.height = replay.height
+                    what = f"blocks {replay.height + 1} to {tip} and the stored state: no replay past a broken block"
+                    report.leave_out(replay.height + 1, what)
+                    return
+                progress("blocks", replay.height, tip)
+            report.height = replay.height
+            if replay.height == tip:
+                _check_state(replay, snapshot, report, progress)
+                return
+
+
+def _check_state(replay: Replay, snapshot: RecordSnapshot, report: Report, progress: Progress) -> None:
+    height = replay.height
+    for table, stray in snapshot.find_stray_heights(height):
+        report.problem(stray, f"{table} holds a record of height {stray}, which no block has")
+    progress("state rows", 0, 1)
+    for sentence in compare_state_rows(snapshot.state_rows(), expect_state_rows(dict(replay.state.items()))):
+        report.problem(height, sentence)
+    try:
+        assert_all(replay.state)
+    except AssertionError as error:
+        report.problem(height, f"the state breaks an invariant: {error}")
+    progress("state rows", 1, 1)
+
+
+def _check_adapters(
+    home: Path, replay: Replay, report: Report, client: Client | None, bases: Sequence[Path], progress: Progress
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="flockchain-verify-") as name:
+        blobs = Blobs(home / "data" / "blobs", Path(name), client)
+        adapters = list(replay.state.iterate(Adapter))
+        for done, row in enumerate(adapters):
+            progress("adapter files", done, len(adapters))
+            if blobs.is_altered(row.root):
+                height = replay.rounds.recorded_heights.get(row.root, 0)
+                report.problem(height, f"the bytes of adapter {row.root.hex()} in data/blobs are not those of its root")
+        settled = [one for one in replay.rounds.settled if one.round.candidate_root]
+        if not settled:
+            return
+        try:
+            from flockchain.verify.adapters import AdapterAuditor
+        except ModuleNotFoundError as error:
+            what = (
+                f"{len(settled)} global adapters were not recomputed: {error.name} is missing, install flockchain[ml]"
+            )
+            report.leave_out(settled[0].height, what)
+            return
+        auditor = AdapterAuditor(report, blobs.find, BaseFinder(bases), Path(name))
+        for done, one in enumerate(settled):
+            progress("global adapters", done, len(settled))
+            rows = replay.state.iterate(Submission, one.task.id, one.round.number)
+            auditor.check_round(one, {row.root: row for row in rows})
+        progress("global adapters", len(settled), len(settled))
+
+
+class Blobs:
+    """Adapter files: the home's own, else a node's. Nothing is written into the home."""
+
+    def __init__(self, folder: Path, scratch: Path, client: Client | None) -> None:
+        self._folder = folder
+        self._scratch = scratch
+        self._client = client
+        self._altered: set[bytes] = set()
+
+    def is_altered(self, root: bytes) -> bool:
+        """Whether the home holds a file under this name whose bytes have another root."""
+        path = self._folder / root.hex()
+        if path.is_file() and compute_file_root(path)[0] != root:
+            self._altered.add(root)
+        return root in self._altered
+
+    def find(self, root: bytes) -> Path | None:
+        """Call `is_altered` first. None: neither here nor on a node."""
+        path, fetched = self._folder / root.hex(), self._scratch / root.hex()
+        if path.is_file() and root not in self._altered:
+            return path
+        if fetched.exists() or (self._client is not None and self._client.get_blob(root, fetched)):
+            return fetched
+        return None
+
+
+class BaseFinder:
+    """Model folders by their base hash: those that were named, then those that were prepared on this machine."""
+
+    def __init__(self, bases: Sequence[Path]) -> None:
+        self._bases = list(bases)
+        self._known: dict[str, Path] | None = None
+
+    def __call__(self, wanted: str) -> Path | None:
+        from ml.base import BaseError, base_hash, cache_folder
+
+        if self._known is None:
+            self._known = {}
+            for folder in [*self._bases, *sorted(path.parent for path in cache_folder().glob("*/config.json"))]:
+                try:
+                    self._known.setdefault(base_hash(folder), folder)
+                except (BaseError, OSError):
+                    continue
+        return self._known.get(wanted)
