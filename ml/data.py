@@ -73,6 +73,35 @@ def read_documents(path: Path) -> list[Document]:
     return list(documents.values())
 
 
+def write_documents(path: Path, documents: Iterable[Document]) -> None:
+    """Write a .jsonl file that `read_documents` reads back."""
+    lines = (json.dumps({"source": d.source, "text": d.text}, ensure_ascii=False) + "\n" for d in documents)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def read_domains(folder: Path) -> dict[str, list[Document]]:
+    """Documents by domain of a participant's folder: `<domain>.txt`, `.jsonl` or `.jsonl.gz`, or a folder of these.
+
+    Raises DataError, also when one document stands in two domains.
+    """
+    found: dict[str, list[Document]] = {}
+    domain_of: dict[str, str] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if not (path.is_dir() or _is_data(path)):
+            continue
+        domain = path.name.split(".")[0]
+        if domain in found:
+            raise DataError(f"{folder} has two entries for domain {domain}: put its files into one folder {domain}/")
+        found[domain] = read_documents(path)
+        for document in found[domain]:
+            other = domain_of.setdefault(document.id, domain)
+            if other != domain:
+                raise DataError(f"{document.source} stands in domains {other} and {domain}: delete one of them")
+    if not found:
+        raise DataError(f"{folder} holds no data: put one file per domain into it, such as {folder / 'code.jsonl'}")
+    return found
+
+
 def split_documents(
     documents: Sequence[Document], seed: str, holdout_ppm: int, previous: Mapping[str, str] | None = None
 ) -> dict[str, str]:

@@ -47,14 +47,14 @@ def context(tiny_model: Any, spec: AdapterSpec, blocks: dict[str, list[Block]]) 
 def test_every_attack_is_listed_with_its_source() -> None:
     import importlib
 
-    assert list_attacks() == ("corrupt_labels", "scaled_noise", "sign_flip")
+    assert list_attacks() == ("corrupt_labels", "gradient_ascent", "scaled_noise", "sign_flip")
     for name in list_attacks():
         source = importlib.import_module(f"ml.attacks.{name}").__doc__ or ""
         assert "et al." in source
 
 
 def test_an_unknown_attack_says_which_are_known(context: AttackContext) -> None:
-    with pytest.raises(ValueError, match="corrupt_labels, scaled_noise, sign_flip"):
+    with pytest.raises(ValueError, match="corrupt_labels, gradient_ascent, scaled_noise, sign_flip"):
         craft_attack("bribery", context)
 
 
@@ -87,14 +87,15 @@ def test_sign_flip_points_away_from_honest_training(context: AttackContext) -> N
     assert inner(craft_attack("sign_flip", context), honest, context.spec) < 0
 
 
-def test_sign_flip_harms_every_domain_and_honest_training_none(
-    context: AttackContext, tiny_tokenizer: Any, tiny_dir: Path
+@pytest.mark.parametrize("name", ["gradient_ascent", "sign_flip"])
+def test_a_trained_attack_harms_every_domain_and_honest_training_none(
+    name: str, context: AttackContext, tiny_tokenizer: Any, tiny_dir: Path
 ) -> None:
     from ml.base import load_base
 
     scoring = ScoringBase(load_base(str(tiny_dir), "fp32"), count_token_bytes(tiny_tokenizer), context.spec)
     honest = train_update(context.base, context.spec, TRAIN, context.all_blocks).update
-    updates = {"honest": honest, "poisoned": craft_attack("sign_flip", context)}
+    updates = {"honest": honest, "poisoned": craft_attack(name, context)}
     unseen = {domain: make_blocks(read_domain(domain)[20:30], tiny_tokenizer, 64) for domain in DOMAINS}
     for domain, blocks in unseen.items():
         before = compute_bits_per_byte(scoring.score(blocks))

@@ -20,7 +20,9 @@ from ml.data import (
     find_shared_documents,
     make_blocks,
     read_documents,
+    read_domains,
     split_documents,
+    write_documents,
 )
 from ml.near_duplicates import compute_jaccard, find_clusters
 
@@ -102,6 +104,35 @@ def test_what_is_no_data_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError):
         read_documents(tmp_path / name)
+
+
+def test_written_documents_read_back(tmp_path: Path) -> None:
+    documents = [Document("Größe\n\u2028 \x85 tab\t", "a"), Document('{"text": "quoted"}', "b")]
+    write_documents(tmp_path / "law.jsonl", documents)
+    assert read_documents(tmp_path / "law.jsonl") == documents
+
+
+def test_a_folder_gives_documents_by_domain(tmp_path: Path) -> None:
+    write_documents(tmp_path / "law.jsonl", [Document("a statute")])
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "a.txt").write_text("print(1)")
+    (tmp_path / "README.md").write_text("not data")
+    assert {domain: len(found) for domain, found in read_domains(tmp_path).items()} == {"code": 1, "law": 1}
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ({}, "holds no data"),
+        ({"law.txt": "a", "law.jsonl": '{"text": "b"}'}, "two entries for domain law"),
+        ({"law.txt": "same", "code.txt": "same"}, "stands in domains code and law"),
+    ],
+)
+def test_a_folder_that_is_not_by_domain_is_refused(tmp_path: Path, files: dict[str, str], sentence: str) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=sentence):
+        read_domains(tmp_path)
 
 
 def test_near_duplicates_stand_in_one_cluster() -> None:
