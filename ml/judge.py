@@ -223,7 +223,7 @@ def _judge_one(meter: Meter, root: str, path: Path, weighed: Weighed) -> Adapter
 
 
 class HoldoutMeter:
-    """Measures in this process, on blocks by domain. The reference losses are computed once per (root, domain)."""
+    """Measures in this process, on blocks by domain. A global adapter's losses are computed once."""
 
     def __init__(
         self,
@@ -231,16 +231,16 @@ class HoldoutMeter:
         judge_spec: JudgeSpec,
         holdouts: Mapping[str, Sequence[Block]],
         *,
-        current: tuple[str, GlobalAdapter | None],
-        best: tuple[str, GlobalAdapter | None] | None = None,
+        current: GlobalAdapter | None,
+        best: GlobalAdapter | None,
     ) -> None:
-        """`current` and `best` are (root, adapter); the bare base is ("", None)."""
+        """`current` and `best`: global adapters, None for the bare base. Domains with too few blocks are not scored."""
         self.base = base
         self.judge_spec = judge_spec
-        self.holdouts = {name: _cut(blocks, judge_spec) for name, blocks in sorted(holdouts.items())}
-        self._ids = {name: f"{name} {hash_blocks(blocks)}" for name, blocks in self.holdouts.items()}
+        cut = {name: _cut(blocks, judge_spec) for name, blocks in sorted(holdouts.items())}
+        self.holdouts = {name: blocks for name, blocks in cut.items() if is_enough(blocks, judge_spec)}
         self.current = current
-        self.best = best if best is not None else current
+        self.best = best
 
     def measure(self, path: Path, coefficient_ppm: int, parts: int) -> Measurement:
         """One update in its strength of use. Raises Malformed."""
@@ -249,7 +249,7 @@ class HoldoutMeter:
 
     def measure_update(self, update: Update, coefficient_ppm: int, parts: int) -> Measurement:
         began, tokens, figures = time.monotonic(), 0, []
-        factors = make_factors(self.current[1], update, coefficient_ppm, parts, self.base.spec)
+        factors = make_factors(self.current, update, coefficient_ppm, parts, self.base.spec)
         losses_by_domain = self.base.score_domains(self.holdouts, factors)
         for domain, losses in losses_by_domain.items():
             tokens += sum(loss.targets + 1 for loss in losses)
@@ -263,7 +263,7 @@ class HoldoutMeter:
         """The candidate against the previous global adapter, the best one so far and the bare base."""
         figures = []
         for domain, losses in self._score_global(path).items():
-            references = [self._reference(which, domain) for which in (self.current, self.best, ("", None))]
+            references = [self._reference(which, domain) for which in (self.current, self.best, None)]
             changes = [compute_change(losses, reference, self.judge_spec) for reference in references]
             previous, best, base = changes
             if previous is None or best is None or base is None:
@@ -283,23 +283,27 @@ class HoldoutMeter:
         return tuple(gains)
 
     def _score_global(self, path: Path) -> dict[str, list[BlockLoss]]:
-        """Cached by the file's bytes, for a candidate is compared several times."""
         adapter, _ = read_global(path, self.base.spec)
-        factors, root = make_global_factors(adapter, self.base.spec), hashlib.sha256(path.read_bytes()).hexdigest()
-        return {
-            domain: self.base.score_cached(root, factors, domain, blocks) for domain, blocks in self.holdouts.items()
-        }
+        return {domain: self._reference(adapter, domain) for domain in self.holdouts}
 
-    def _reference(self, which: tuple[str, GlobalAdapter | None], domain: str) -> list[BlockLoss]:
-        root, adapter = which
+    def _reference(self, adapter: GlobalAdapter | None, domain: str) -> list[BlockLoss]:
         factors = make_global_factors(adapter, self.base.spec)
-        return self.base.score_cached(root, factors, self._ids[domain], self.holdouts[domain])
+        return self.base.score_cached(hash_adapter(adapter), factors, self.holdouts[domain])
 
 
-def hash_blocks(blocks: Sequence[Block]) -> str:
-    """Hex sha256 over documents and tokens: losses are remembered by what was scored, not by its name."""
-    listing = [[block.document, list(block.tokens)] for block in blocks]
-    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+def is_enough(blocks: Sequence[Block], spec: JudgeSpec) -> bool:
+    """Whether so many blocks and documents can carry a figure at all."""
+    return len(blocks) >= spec.min_blocks and len({block.document for block in blocks}) >= spec.min_documents
+
+
+def hash_adapter(adapter: GlobalAdapter | None) -> str:
+    """Hex sha256 over the values; empty for the bare base. A candidate is remembered when it becomes the current."""
+    if adapter is None:
+        return ""
+    digest = hashlib.sha256()
+    for module, values in sorted(adapter.items()):
+        digest.update(json.dumps([module, list(values.shape)]).encode() + values.tobytes())
+    return digest.hexdigest()
 
 
 def publish_loss(losses: Sequence[BlockLoss]) -> int:

@@ -74,8 +74,7 @@ class Desk:
             for name, blocks in listing.items()
         }
         current, best = (
-            (root, read_global(Path(path), spec)[0] if path else None)
-            for root, path in (setting["current"], setting["best"])
+            read_global(Path(path), spec)[0] if path else None for _, path in (setting["current"], setting["best"])
         )
         judge_spec = JudgeSpec(**setting["judge_spec"])
         self._meter = HoldoutMeter(self._base, judge_spec, holdouts, current=current, best=best)

@@ -24,8 +24,8 @@ from ml.spec import AdapterSpec
 
 BATCH_BLOCKS = 4
 """Blocks per forward pass. Part of the measurement: another batch shape may move the last bits of a float sum."""
-CACHED_SCORES = 64
-"""Most (root, holdout) pairs remembered; the oldest goes first."""
+CACHED_LOSSES = 20_000
+"""Most (root, block) pairs remembered; the oldest goes first."""
 LOSS_ROWS = 128
 """Target positions whose logits are held at once: 128 x 49,152 float32 are 25 MB, and no slower than all."""
 
@@ -66,7 +66,7 @@ class ScoringBase:
         self.token_bytes = token_bytes
         self._originals = {module: model.get_submodule(module).weight.clone() for module in spec.modules}
         self._fixed = {module: _as_float_a(spec, module, in_features) for module, _, in_features in spec.shapes}
-        self._cache: dict[tuple[str, str], list[BlockLoss]] = {}
+        self._cache: dict[tuple[str, Block], BlockLoss] = {}
 
     @classmethod
     def load(cls, base_dir: Path, spec: AdapterSpec, dtype: str = "fp32") -> "ScoringBase":
@@ -90,15 +90,17 @@ class ScoringBase:
         with self._merged(factors or {}):
             return {domain: self.score(blocks) for domain, blocks in holdouts.items()}
 
-    def score_cached(
-        self, root: str, factors: Mapping[str, Array] | None, holdout: str, blocks: Sequence[Block]
-    ) -> list[BlockLoss]:
-        """Like `score`, once per (root, holdout): a round's judgements share the global adapter's losses."""
-        if (root, holdout) not in self._cache:
-            while len(self._cache) >= CACHED_SCORES:
-                self._cache.pop(next(iter(self._cache)))
-            self._cache[root, holdout] = self.score(blocks, factors)
-        return self._cache[root, holdout]
+    def score_cached(self, root: str, factors: Mapping[str, Array] | None, blocks: Sequence[Block]) -> list[BlockLoss]:
+        """Like `score`, each block once per root: a round's judgements share the global adapter's losses, and the
+        next round's those of this round's candidate, as far as the drawn blocks overlap.
+        """
+        missing = [block for block in dict.fromkeys(blocks) if (root, block) not in self._cache]
+        found = {(root, block): loss for block, loss in zip(missing, self.score(missing, factors), strict=True)}
+        self._cache |= found
+        losses = [self._cache[root, block] for block in blocks]
+        while len(self._cache) > CACHED_LOSSES:
+            self._cache.pop(next(iter(self._cache)))
+        return losses
 
     @contextmanager
     def _merged(self, factors: Mapping[str, Array]) -> Iterator[None]:

@@ -197,7 +197,7 @@ def holdouts() -> dict[str, list[Block]]:
 
 @pytest.fixture
 def meter(base: ScoringBase, holdouts: dict[str, list[Block]]) -> HoldoutMeter:
-    return HoldoutMeter(base, JUDGE, holdouts, current=("", None))
+    return HoldoutMeter(base, JUDGE, holdouts, current=None, best=None)
 
 
 def train(tiny_dir: Path, spec: AdapterSpec, holdouts: dict[str, list[Block]], loss_sign: int) -> Update:
@@ -277,15 +277,19 @@ def test_only_assigned_adapters_are_measured(
 def test_a_domain_without_enough_blocks_is_left_out(
     base: ScoringBase, holdouts: dict[str, list[Block]], helpful: Update
 ) -> None:
-    meter = HoldoutMeter(base, JUDGE, {**holdouts, "law": holdouts["law"][:5]}, current=("", None))
-    assert [figure.domain for figure in meter.measure_update(helpful, 10**6, 1).domains] == ["code"]
+    meter = HoldoutMeter(base, JUDGE, {**holdouts, "law": holdouts["law"][:5]}, current=None, best=None)
+    measured = meter.measure_update(helpful, 10**6, 1)
+    assert [figure.domain for figure in measured.domains] == ["code"]
+    assert measured.tokens == 24 * 32
 
 
 def test_a_judge_scores_no_more_than_its_budget(base: ScoringBase, holdouts: dict[str, list[Block]]) -> None:
-    meter = HoldoutMeter(base, replace(JUDGE, judge_tokens=100), holdouts, current=("", None))
+    meter = HoldoutMeter(
+        base, replace(JUDGE, judge_tokens=100, min_blocks=3, min_documents=2), holdouts, current=None, best=None
+    )
     assert [len(blocks) for blocks in meter.holdouts.values()] == [3, 3]
     with pytest.raises(ValueError, match="a block of 32 tokens; it takes 2 to 16"):
-        HoldoutMeter(base, replace(JUDGE, block_tokens=16), holdouts, current=("", None))
+        HoldoutMeter(base, replace(JUDGE, block_tokens=16), holdouts, current=None, best=None)
 
 
 def to_global(update: Update, spec: AdapterSpec) -> GlobalAdapter:
@@ -297,7 +301,7 @@ def test_harm_against_the_best_adapter_shows_where_the_current_one_hides_it(
 ) -> None:
     """Slow drip: the current global adapter is already worse than the best one, so the last step looks harmless."""
     best = to_global(helpful, spec)
-    meter = HoldoutMeter(base, JUDGE, holdouts, current=("", None), best=("best", best))
+    meter = HoldoutMeter(base, JUDGE, holdouts, current=None, best=best)
     still = {name: np.zeros_like(values) for name, values in helpful.items()}
     still[spec.modules[0]][0, 0] = 1
     for figure in meter.measure_update(still, 10**6, 1).domains:
@@ -312,7 +316,7 @@ def test_the_candidate_is_compared_with_previous_best_and_base(
     paths = [tmp_path / "good", tmp_path / "bad"]
     for path, adapter in zip(paths, (good, bad), strict=True):
         write_global(path, adapter, make_global_manifest(spec, task=1, round=1))
-    meter = HoldoutMeter(base, JUDGE, holdouts, current=("bad", bad), best=("good", good))
+    meter = HoldoutMeter(base, JUDGE, holdouts, current=bad, best=good)
     for figure in meter.judge_candidate(paths[0]):
         assert figure.loss_ubpb < figure.previous_loss_ubpb
         assert figure.loss_ubpb % 100 == figure.previous_loss_ubpb % 100 == 0
