@@ -1,5 +1,6 @@
 """`flockchain demo`: the main job from nothing."""
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +28,8 @@ def demo(
 
     Example: flockchain demo --model tiny
     """
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars would break ours
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from flockchain.demo.plan import SIZES
     from flockchain.demo.run import Options, run_demo
     from flockchain.demo.summary import make_document, print_summary

@@ -113,7 +113,7 @@ def run_voter(
     with connect(node, home) as client:
         found = client.task(task)
         folder = find_base(base, found)
-        files = _parse_holdouts(holdout, found["spec"]["domains"])
+        files = parse_holdouts(holdout, found["spec"]["domains"])
         blocks = read_holdout(files, folder, found["spec"]["judge"]["block_tokens"])
         worker = Voter(
             client,
@@ -146,7 +146,7 @@ class _Reporter:
             print(what + "".join(f"  {name} {value}" for name, value in figures.items()), flush=True)
 
 
-def _parse_holdouts(options: Sequence[str], domains: Sequence[str]) -> dict[str, list[Path]]:
+def parse_holdouts(options: Sequence[str], domains: Sequence[str]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for option in options:
         domain, equals, name = option.partition("=")
@@ -173,6 +173,7 @@ def _set_threads(threads: int) -> None:
 
     os.environ.update(OMP_NUM_THREADS=str(threads), OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of the libraries; ours are one line per event
 
 
 def _stop_on_signals(worker: Any) -> None:
