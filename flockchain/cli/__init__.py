@@ -1,13 +1,16 @@
 """The command line. Heavy rooms (ml) are imported inside the commands that need them."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
 from flockchain import __version__
-from flockchain.cli import demo, devnet, keys, query, start, verify, workers
+from flockchain.cli import demo, devnet, genesis, init, keys, learn, query, start, tx, verify, workers
 from flockchain.errors import FlockchainError
+
+UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
+"""click's, which typer carries under a name that differs between its versions."""
 
 app = typer.Typer(
     help="Fine-tune one language model together, without a server that anyone must trust.",
@@ -17,12 +20,17 @@ app = typer.Typer(
 )
 app.add_typer(keys.app, name="keys")
 app.add_typer(query.app, name="query")
+app.add_typer(tx.app, name="tx")
 app.add_typer(devnet.app, name="devnet")
+app.add_typer(genesis.app, name="genesis")
+app.add_typer(learn.adapter, name="adapter")
 app.add_typer(workers.trainer, name="trainer")
 app.add_typer(workers.voter, name="voter")
 app.command()(demo.demo)
 app.command()(query.status)
+app.command()(init.init)
 app.command()(start.start)
+app.command()(learn.score)
 app.command()(verify.verify)
 
 
@@ -41,10 +49,23 @@ def root(
     """Fine-tune one language model together, without a server that anyone must trust."""
 
 
+def _explain_usage(error: Any) -> None:
+    """One line; the whole help where a command group was named without a command."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    command = error.ctx.command_path if error.ctx is not None else "flockchain"
+    message = " ".join(error.format_message().split())
+    print(f"{command}: {message} (see `{command} --help`)", file=sys.stderr)
+
+
 def main() -> None:
-    """Exit codes: 0 done, 1 refused or failed, 2 wrong usage."""
+    """Exit codes: 0 done, 1 refused or failed, 2 wrong usage; errors are one line on stderr."""
     try:
-        app()
+        sys.exit(app(prog_name="flockchain", standalone_mode=False))
+    except UsageError as error:
+        _explain_usage(error)
+        sys.exit(2)
     except FlockchainError as error:
         print(f"flockchain: {error}", file=sys.stderr)
         sys.exit(1)

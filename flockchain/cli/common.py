@@ -97,9 +97,14 @@ def render_value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def default_home(home: Path | None) -> Path:
+    """The option, FLOCKCHAIN_HOME or ~/.flockchain."""
+    return home or Path(os.environ.get("FLOCKCHAIN_HOME", str(Path.home() / ".flockchain")))
+
+
 def find_home(home: Path | None, index: int | None = None) -> Path:
     """A node's home: the option, FLOCKCHAIN_HOME or ~/.flockchain; within a devnet's home, node `index`."""
-    folder = home or Path(os.environ.get("FLOCKCHAIN_HOME", str(Path.home() / ".flockchain")))
+    folder = default_home(home)
     if index is None and (folder / "node0").is_dir() and not (folder / "genesis.json").exists():
         raise Refused("which-node", f"{folder} is a devnet's home: say which node with --index N")
     return folder / f"node{index}" if index is not None else folder
@@ -107,7 +112,7 @@ def find_home(home: Path | None, index: int | None = None) -> Path:
 
 def find_keystore(home: Path | None) -> Keystore:
     """The keystore of a home (a devnet's lies beside its nodes)."""
-    folder = home or Path(os.environ.get("FLOCKCHAIN_HOME", str(Path.home() / ".flockchain")))
+    folder = default_home(home)
     return Keystore(folder / "keystore")
 
 
@@ -145,7 +150,10 @@ def nodes_of_home(home: Path | None) -> list[str]:
 
     found: list[str] = []
     for path in sorted(home.glob("config.toml")) + sorted(home.glob("node*/config.toml")):
-        listen = tomllib.loads(path.read_text()).get("api", {}).get("listen")
+        try:
+            listen = tomllib.loads(path.read_text()).get("api", {}).get("listen")
+        except (OSError, ValueError) as error:
+            raise Refused("bad-config", f"cannot read {path} ({error}): name a node by --node URL") from None
         if listen:
             found.append(f"http://{listen}")
     return found

@@ -56,7 +56,7 @@ def run_trainer(
     Example: flockchain trainer run --task 1 --key alice --data notes.jsonl --base demo
     """
     signing_key = open_key(home, key, passphrase_file)
-    _set_threads(threads)
+    set_threads(threads)
     from flockchain.workers.bonding import ensure_bond
     from flockchain.workers.learning import find_base, make_attacker, make_honest, read_data, split_for_ever
     from flockchain.workers.trainer import Trainer
@@ -104,7 +104,7 @@ def run_voter(
     Example: flockchain voter run --task 1 --key bob --holdout code=code.jsonl --holdout law=law.jsonl --base demo
     """
     signing_key = open_key(home, key, passphrase_file)
-    _set_threads(threads)
+    set_threads(threads)
     from flockchain.workers.bonding import ensure_bond, make_holdout
     from flockchain.workers.learning import find_base, read_holdout
     from flockchain.workers.voter import Voter
@@ -167,7 +167,7 @@ def _worker_folder(home: Path | None, key: str) -> Path:
     return folder
 
 
-def _set_threads(threads: int) -> None:
+def set_threads(threads: int) -> None:
     """Before torch is imported: idle threads sleep instead of spinning, and take the cores they were given."""
     import os
 

@@ -3,8 +3,6 @@
 The seal's salt is HMAC(voter key, task, round): a restarted voter finds it again, nobody else can guess it.
 """
 
-import hashlib
-import hmac
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,11 +10,11 @@ from nacl.signing import SigningKey
 
 from flockchain.client import Client, Json
 from flockchain.codec import Canonical
-from flockchain.crypto import tagged_hash
 from flockchain.txs import confirm_fetched, vote
 from flockchain.types.task import AdapterFigures, Ballot, DomainFigure, Screen
-from flockchain.workers.attester import Attester
+from flockchain.workers.attester import Attester, MakeMeter
 from flockchain.workers.participant import Participant, Report, log_report
+from flockchain.workers.sealing import compute_salt
 from flockchain.workers.store import AdapterFolder
 from flockchain.workers.view import Model, make_judge_spec, make_model, make_submission
 from ml import judge
@@ -44,15 +42,18 @@ class Voter(Participant):
         choose_blocks: ChooseBlocks,
         holdout_domains: Sequence[str],
         threads: int = 1,
+        make_meter: MakeMeter | None = None,
         report: Report = log_report,
     ) -> None:
+        """`make_meter` measures in the place of the judging process, which is then never started."""
         super().__init__(client, key, task, folder, report)
         self.base_dir = base_dir
         self.choose_blocks = choose_blocks
         self.holdout_domains = tuple(holdout_domains)
         self.threads = threads
         self.adapters = AdapterFolder(folder / "adapters", client)
-        self.attester = Attester(self, self.adapters, base_dir, self.meter)
+        self.make_meter: MakeMeter = make_meter or self.meter
+        self.attester = Attester(self, self.adapters, base_dir, self.make_meter)
         self._judging: JudgingProcess | None = None
 
     def run(self) -> None:
@@ -138,7 +139,7 @@ class Voter(Participant):
         submissions = [make_submission(task, round_, r, model.spec, self.adapters.find(r["root"])) for r in published]
         self.report("judging", {"round": round_["number"], "adapters": len(assigned)})
         report = judge.judge_round(
-            self.meter(task, round_, model),
+            self.make_meter(task, round_, model),
             model.spec,
             submissions,
             max_bytes=model.max_adapter_bytes,
@@ -184,8 +185,7 @@ class Voter(Participant):
         return self.adapters.find(root) if root else None
 
     def _salt(self, task: Json, round_: Json) -> bytes:
-        place = tagged_hash("flockchain/salt", (task["id"].to_bytes(8, "big"), round_["number"].to_bytes(8, "big")))
-        return hmac.digest(bytes(self.key), place, hashlib.sha256)
+        return compute_salt(self.key, task["id"], round_["number"])
 
     def _name(self, task: Json, round_: Json, what: str) -> str:
         return f"task{task['id']}-round{round_['number']}-{what}"
