@@ -5,13 +5,15 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import chain, demo
+from bench import chain, demo, rest, simulator
 from bench.report import Result, make_document, save
 
 BENCHMARKS: dict[str, Callable[[], list[Result]]] = {
     "start": lambda: [chain.measure_start(runs=5)],
     "finality": lambda: chain.measure_idle(transfers=200),
     "throughput": lambda: chain.measure_throughput(validators=4, rate=500, seconds=60),
+    "rest": rest.measure_rest,
+    "simulator": lambda: simulator.measure_simulator(runs=5),
     "demo": lambda: demo.measure_demo("demo", runs=5),
     "demo-tiny": lambda: demo.measure_demo("tiny", runs=3),
     "throughput-1": lambda: chain.measure_throughput(validators=1, rate=1500, seconds=20),

@@ -19,6 +19,9 @@ SHOWN = {
     "tx_per_s/4_validators": "transfers sustained for 60 s on 4 validators",
     "tx_per_s/1_validator": "transfers on 1 validator",
     "rss_mb/idle": "resident memory of a node without workers, idle",
+    "rest_reads_per_s": "REST reads, one client, 1,000 rounds of 20 verdicts",
+    "rest_ms_p95/tasks/1/rounds/n": "one round of them, p95",
+    "catch_up_blocks_per_s": "blocks that a new node catches up",
     "rss_mb/full_load": "resident memory of a node under that load",
     "simulated_heights_per_s": "simulated consensus heights, faults and all",
 }

@@ -73,7 +73,7 @@ def print_summary(outcome: Outcome, console: Console) -> None:
 
 
 def _print_losses(outcome: Outcome, console: Console) -> None:
-    table = Table(title="Loss on unseen text, bits per byte (lower is better)", title_justify="left", box=None)
+    table = Table(title="Loss on unseen text, bits per byte", title_justify="left", box=None)
     table.add_column("domain")
     for column in ("before", "after", "change"):
         table.add_column(column, justify="right")
