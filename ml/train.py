@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int, float], None]
 """Called after each step with (steps done, steps in all, the step's loss in nats per token)."""
 PROBE_BLOCKS = 4
-"""Own blocks on which the loss is measured before and after."""
+"""At most so many own blocks, evenly spread, on which the loss is measured before and after."""
 IGNORED = -100
 """`cross_entropy` skips targets of this value."""
 
@@ -47,7 +47,7 @@ class TrainResult:
     """Per step, nats per token."""
     loss_before: float
     loss_after: float
-    """Nats per token on the first own blocks."""
+    """Nats per token on a few own blocks."""
     saturated: int
     """Values that hit +-127."""
     tokens: int
@@ -82,14 +82,15 @@ def train_update(
     """
     if not blocks:
         raise TrainingFailed("no blocks to train on: give documents of at least 16 tokens")
+    probe = blocks[:: -(-len(blocks) // PROBE_BLOCKS)]
     model = attach(base, spec, global_adapter)
     try:
         before = {module: _to_numpy(factor) for module, factor in get_trained_factors(base, spec).items()}
-        loss_before = _measure(model, blocks[:PROBE_BLOCKS])
+        loss_before = _measure(model, probe)
         started = time.perf_counter()
         losses, tokens = _run_steps(model, get_trained_factors(base, spec), train_spec, blocks, progress, loss_sign)
         seconds = time.perf_counter() - started
-        loss_after = _measure(model, blocks[:PROBE_BLOCKS])
+        loss_after = _measure(model, probe)
         after = {module: _to_numpy(factor) for module, factor in get_trained_factors(base, spec).items()}
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         raise _explain(error) from error
