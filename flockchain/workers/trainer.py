@@ -41,7 +41,8 @@ class Trainer(Participant):
         self.seed = seed
         self.adapters = AdapterFolder(folder / "adapters", client)
         self.attester = Attester(self, self.adapters, base_dir)
-        self._published: set[str] = set()
+        self._published: set[tuple[str, str]] = set()
+        """(root, node that has its bytes from us)."""
 
     def finish(self, task: Json) -> None:
         self.attester.upload_settled(task)
@@ -56,7 +57,7 @@ class Trainer(Participant):
         if mine is None:
             if round_["phase"] == "train" and not round_["draw_height"]:
                 self._submit(task, round_)
-        elif round_["phase"] not in ("enroll", "train") and mine["root"] not in self._published:
+        elif round_["phase"] not in ("enroll", "train"):
             self._publish(mine["root"])
 
     def _submit(self, task: Json, round_: Json) -> None:
@@ -99,10 +100,13 @@ class Trainer(Participant):
         )
 
     def _publish(self, root: str) -> None:
+        """Upload once to the node that answers us; to the next one too, if that changed: the first may be lost."""
+        if (root, self.client.node) in self._published:
+            return
         try:
             self.client.put_blob(bytes.fromhex(root), self.adapters.path(root))
         except Refused as refusal:
             self.report("upload refused", {"root": root, "message": refusal.message})
             return
-        self._published.add(root)
+        self._published.add((root, self.client.node))
         self.report("published", {"root": root})
