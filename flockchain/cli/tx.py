@@ -122,14 +122,14 @@ def make_edit_validator(
     validator: ValidatorOption = None,
     name: Annotated[str, typer.Option("--name", help="New name.")] = "",
     beacon_head: Annotated[
-        bytes, typer.Option("--beacon-head", parser=read_hash, metavar="HEX", help="Head of a new beacon chain.")
-    ] = b"",
+        bytes | None, typer.Option("--beacon-head", parser=read_hash, metavar="HEX", help="Head of a new beacon chain.")
+    ] = None,
 ) -> Canonical:
     """Give a validator another name or beacon chain.
 
     Example: flockchain tx edit-validator --key owner --home ~/.flockchain --name north
     """
-    return edit_validator.Body(find_validator(sender, validator), name, beacon_head)
+    return edit_validator.Body(find_validator(sender, validator), name, beacon_head or b"")
 
 
 def make_create_task(
