@@ -55,6 +55,12 @@ class StateTree:
         """State root; `EMPTY_STATE_ROOT` without keys."""
         return _hash_of(self._top)
 
+    def copy(self) -> "StateTree":
+        """The tree as it is now, unmoved by later updates; O(1), for nodes are shared and never changed."""
+        twin = StateTree()
+        twin._top = self._top
+        return twin
+
     def update(self, changes: Mapping[bytes, bytes | None]) -> None:
         """Set each key to its value, or remove it where the value is None; removing an absent key changes nothing."""
         if changes:

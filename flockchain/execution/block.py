@@ -59,6 +59,8 @@ class BlockOutcome:
     receipts: tuple[Receipt, ...]
     write_set: Mapping[bytes, Row | None]
     """Changed rows by state key, in key order; None: deleted."""
+    replaced: Mapping[bytes, Row | None]
+    """The rows that these changes replaced: what the state held before; None: nothing."""
     results_root: bytes
     state_root: bytes
     had_work: bool
@@ -81,11 +83,12 @@ def execute_block(state: State, tree: StateTree, block: Block) -> BlockOutcome:
     changes = state.peek_changes()
     assert_changes(changes, chain_before.supply_uflk, state.get(Chain).supply_uflk)
     write_set = {key: after for key, before, after in changes if before != after}
+    replaced = {key: before for key, before, after in changes if before != after}
     tree.update({key: None if row is None else encode(row) for key, row in write_set.items()})
     state.root = tree.root
     state.clear_journal()
     had_work = bool(results or receipts) or _touches_tasks(changes)
-    return BlockOutcome(results, receipts, write_set, results_root, tree.root, had_work)
+    return BlockOutcome(results, receipts, write_set, replaced, results_root, tree.root, had_work)
 
 
 def compute_results_root(results: Sequence[TxResult], receipts: Sequence[Receipt]) -> bytes:

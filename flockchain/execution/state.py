@@ -37,6 +37,10 @@ class State:
         assert row is not None, f"no {kind.__name__} with key {key}"
         return row
 
+    def at(self, key: bytes) -> Row | None:
+        """The row under this state key, or None."""
+        return self._rows.get(key)
+
     def iterate(self, kind: type[R], *prefix: bytes | int | str) -> Iterator[R]:
         """Rows of one kind whose key begins with `prefix`, in key order; safe against writes meanwhile."""
         start = compute_key(kind, *prefix)

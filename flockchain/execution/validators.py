@@ -7,14 +7,14 @@ from collections.abc import Mapping
 
 import msgspec
 
-from flockchain.codec import encode
-from flockchain.crypto import format_address, sha256
+from flockchain.crypto import format_address
 from flockchain.errors import Refused
 from flockchain.execution.context import Context
 from flockchain.execution.state import State
 from flockchain.params import StakeParams
 from flockchain.rotation import Rotation, compute_changed_rotation, compute_next_rotation
 from flockchain.types.chain import Validator
+from flockchain.types.light import compute_validators_hash as compute_set_hash
 from flockchain.types.rows import SetMember, ValidatorRow, ValidatorSet
 
 
@@ -30,7 +30,7 @@ def get_rotation(state: State, height: int) -> Rotation:
 
 def compute_validators_hash(members: tuple[SetMember, ...]) -> bytes:
     """What a header commits to: addresses, keys and powers, not priorities."""
-    return sha256(encode(tuple(Validator(m.address, m.public_key, m.power) for m in members)))
+    return compute_set_hash(tuple(Validator(m.address, m.public_key, m.power) for m in members))
 
 
 def is_eligible(validator: ValidatorRow, params: StakeParams) -> bool:

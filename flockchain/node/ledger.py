@@ -1,6 +1,6 @@
 """The tip of the chain: state and state tree in memory, the store beneath, and what the node asks of them."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 from flockchain.codec import encode
 from flockchain.consensus.messages import Step
@@ -15,6 +15,7 @@ from flockchain.execution.genesis import load_state
 from flockchain.node.ports import Store
 from flockchain.params import Params
 from flockchain.rotation import compute_proposer
+from flockchain.state_tree import StateTree, is_state_proof_valid
 from flockchain.types.chain import (
     EMPTY_COMMIT,
     PROPOSAL_PURPOSE,
@@ -24,10 +25,14 @@ from flockchain.types.chain import (
     SignedProposal,
     SignedVote,
 )
-from flockchain.types.rows import Chain, SetMember
+from flockchain.types.light import ProvenRow
+from flockchain.types.rows import Chain, Row, SetMember
 
 FIRST_HEIGHTS = 2
 """So many blocks come at once on a new chain: they prove the genesis state, and show that the network lives."""
+MS_PER_TX = 5
+BUSY_INTERVAL_MS = 100
+"""Each transaction of a block puts off the next block by so much, up to this interval since the block's time."""
 
 
 class Ledger:
@@ -46,6 +51,8 @@ class Ledger:
         self.vote_context = signing_context(VOTE_PURPOSE, genesis_hash)
         self.proposal_context = signing_context(PROPOSAL_PURPOSE, genesis_hash)
         self._proposers: dict[tuple[int, int], bytes] = {}
+        self._before: tuple[StateTree, Mapping[bytes, Row | None]] | None = None
+        """The state that the newest header proves, the one before its block: its tree, and the rows replaced since."""
         assert store.height == self.height, "the store's rows belong to its newest block"
 
     @property
@@ -118,8 +125,14 @@ class Ledger:
         raise Refused("no-validator", f"{format_address(address)} is no validator of height {self.height + 1}")
 
     def earliest_next_ms(self) -> int:
-        """When a proposer may make the next block at the earliest."""
-        return self.chain.time_ms + max(1, self.params.consensus.min_block_interval_ms)
+        """When we make the next block at the earliest: the more the last one held, the longer others may join it.
+
+        A policy of this node above the chain's least interval. Alone, a transaction is final at once; under load,
+        blocks come at a steady pace, so that what each costs beside its transactions does not grow with them.
+        """
+        txs = len(self.last_block.txs) if self.last_block is not None else 0
+        least_ms = max(1, self.params.consensus.min_block_interval_ms)
+        return self.chain.time_ms + max(least_ms, min(BUSY_INTERVAL_MS, least_ms + MS_PER_TX * txs))
 
     def timeout_ms(self, step: Step, round: int) -> int:
         """How long a step of a round may last."""
@@ -133,9 +146,22 @@ class Ledger:
 
     def apply(self, block: Block, commit: Commit) -> BlockOutcome:
         """Execute and persist a decided block that passed `check`; raises `Fault` when it cannot be stored."""
+        tree_before = self.tree.copy()
         outcome = execute_block(self.state, self.tree, block)
         self.store.persist_block(block, commit, outcome)
         self.last_block, self.last_commit = block, commit
         self.had_work = outcome.had_work or self.height < FIRST_HEIGHTS
+        self._before = (tree_before, outcome.replaced)
         self._proposers.clear()
         return outcome
+
+    def prove(self, key: bytes) -> ProvenRow:
+        """What the state before the newest block holds under `key`, proven by its header; raises `Refused`."""
+        if self._before is None or self.last_block is None:
+            raise Refused("not-proven-yet", "this node has just started: it can prove after the next block, try again")
+        tree, replaced = self._before
+        row = replaced[key] if key in replaced else self.state.at(key)
+        value = None if row is None else encode(row)
+        proven = ProvenRow(key, value, tree.prove(key), self.last_block.header, self.last_commit)
+        assert is_state_proof_valid(proven.header.prev_state_root, key, value, proven.proof)
+        return proven

@@ -17,10 +17,11 @@ from flockchain.codec import decode, encode
 from flockchain.crypto import sha256
 from flockchain.errors import Fault, Malformed
 from flockchain.state_tree import StateTree
+from flockchain.store import validator_sets
 from flockchain.store.connection import LOG_BYTES, FileLock, checkpoint, faults, open_writer
 from flockchain.store.tables import SCHEMA_VERSION, blocks, make_id, meta, metadata, receipts, state_rows, txs
 from flockchain.types.chain import Block, Commit
-from flockchain.types.rows import TABLES, Row, Stake, row_key
+from flockchain.types.rows import TABLES, Row, Stake, ValidatorSet, row_key
 from flockchain.types.tx import Receipt, TxResult
 
 MAX_LOG_BYTES = 256 * 2**20
@@ -170,6 +171,7 @@ class ChainStore:
         with self._engine.begin() as connection:
             if inspect(connection).has_table(meta.name):
                 check_schema(connection, self._path)
+                metadata.create_all(connection)  # adds tables that came with a later version
             else:
                 metadata.create_all(connection)
                 _write_meta(connection, "schema_version", str(SCHEMA_VERSION).encode())
@@ -257,6 +259,9 @@ def receipt_values(block: Block, position: int, receipt: Receipt) -> tuple[Any, 
 
 def _write_rows(connection: Connection, write_set: Mapping[bytes, Row | None]) -> None:
     changed = [(key, compute_ref(row), encode(row)) for key, row in write_set.items() if row is not None]
+    for row in write_set.values():
+        if isinstance(row, ValidatorSet):
+            validator_sets.write_set(connection, row)
     _write_many(connection, _UPSERT_ROW, changed)
     _write_many(connection, _DELETE_ROW, [(key,) for key, row in write_set.items() if row is None])
 

@@ -21,7 +21,9 @@ from flockchain.errors import Malformed
 from flockchain.store.chain_store import check_schema, decode_row, read_block, read_commit
 from flockchain.store.connection import faults, open_reader
 from flockchain.store.tables import blocks, height_of, make_id, meta, position_of, receipts, state_rows, txs
+from flockchain.store.validator_sets import read_set
 from flockchain.types.chain import Block, Commit, Header
+from flockchain.types.light import LightBlock
 from flockchain.types.rows import Chain, Row, compute_key
 from flockchain.types.tx import Receipt, TxResult
 
@@ -172,6 +174,16 @@ class Snapshot:
         """The block with its transactions, as it was decided, and its certificate."""
         block, commit = read_block(self._connection, height), read_commit(self._connection, height)
         return None if block is None or commit is None else (block, commit)
+
+    def light_block(self, height: int) -> LightBlock | None:
+        """Header, commit and the sets of this height and the next; None when this file lacks one of them."""
+        row = self._connection.execute(
+            select(blocks.c.block, blocks.c.commit_certificate).where(blocks.c.height == height)
+        ).first()
+        members, following = read_set(self._connection, height), read_set(self._connection, height + 1)
+        if row is None or members is None or following is None:
+            return None
+        return LightBlock(decode(Block, row.block).header, decode(Commit, row.commit_certificate), members, following)
 
     def blocks(self, *, limit: int = MAX_PAGE, cursor: str | None = None) -> Page[BlockSummary]:
         """Newest first."""

@@ -42,6 +42,13 @@ blocks = Table(
     Column("state_root", LargeBinary, nullable=False),  # after this block
 )
 
+validator_sets = Table(
+    "validator_sets",
+    metadata,
+    Column("height", Integer, primary_key=True),  # the first that it signs; it goes on until the next one begins
+    Column("members", LargeBinary, nullable=False),  # canonical bytes of a tuple of `types.chain.Validator`
+)
+
 txs = Table(
     "txs",
     metadata,

@@ -66,14 +66,14 @@ class History:
             ValidatorSet(2, members),
         ]
         self.rows = {row_key(row): row for row in self.genesis_rows}
-        self._tree = StateTree()
-        self._tree.update({key: encode(row) for key, row in self.rows.items()})
+        self.tree = StateTree()
+        self.tree.update({key: encode(row) for key, row in self.rows.items()})
         self._last: tuple[Block, Commit] | None = None
         self.nonce = 0
 
     @property
     def state_root(self) -> bytes:
-        return self._tree.root
+        return self.tree.root
 
     def next_block(self, *, transfers: int = 2, extra: Mapping[bytes, Row | None] | None = None) -> Decided:
         """A block in which Alice pays Bob 1 uflk in each of `transfers`; `extra` rows change with it."""
@@ -97,11 +97,11 @@ class History:
                 self.rows.pop(key)
             else:
                 self.rows[key] = row
-        self._tree.update({key: None if row is None else encode(row) for key, row in write_set.items()})
+        self.tree.update({key: None if row is None else encode(row) for key, row in write_set.items()})
         commit = Commit(height, 0, block.block_id(), (CommitSignature(VALIDATOR, bytes(64)),))
         self._last = (block, commit)
         results_root = compute_root([*map(encode, results), *map(encode, receipts)])
-        return block, commit, Outcome(results, receipts, write_set, results_root, self._tree.root)
+        return block, commit, Outcome(results, receipts, write_set, results_root, self.tree.root)
 
     def make_transfer(self, nonce: int) -> bytes:
         tx = Tx("test-1", "transfer", ALICE, nonce, 100, START_MS + 10**9, encode((BOB, 1, "")))
@@ -120,7 +120,7 @@ class History:
             last_commit_hash=sha256(encode((last_commit, ()))),
             txs_root=compute_root(txs),
             prev_results_root=EMPTY_ROOT,
-            prev_state_root=self._tree.root,
+            prev_state_root=self.tree.root,
             validators_hash=bytes(32),
             next_validators_hash=bytes(32),
             params_hash=Params().hash(),
