@@ -1,9 +1,11 @@
 """What the API asks of the running node. The node implements it; tests have their own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from api.events import EventHub
+from flockchain.errors import Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,8 @@ class NodeView(Protocol):
     def validator_address(self) -> bytes | None:
         """Of its consensus key; None for a full node."""
 
-    async def submit(self, tx_bytes: bytes) -> bytes:
-        """Take a transaction into the mempool and gossip it; returns its hash, raises `Refused`."""
+    async def submit_all(self, txs: Sequence[bytes]) -> list[bytes | Refused]:
+        """Take transactions into the mempool and gossip them; for each, in order, its hash or the refusal."""
 
     def find_pending(self, tx_hash: bytes) -> bytes | None:
         """Bytes of a transaction that waits in the mempool."""

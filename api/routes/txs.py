@@ -1,5 +1,6 @@
 """`/v1/txs`: hand transactions in, and see what became of them."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -50,7 +51,10 @@ async def post_tx(request: Request) -> Json:
     data = await request.body()
     if not data:
         raise Malformed("the body is empty: it holds the canonical bytes of a signed transaction")
-    return {"hash": (await _submit(services(request), data)).hex()}
+    [answer] = await _submit(services(request), (data,))
+    if isinstance(answer, Refused):
+        raise answer
+    return {"hash": answer.hex()}
 
 
 @router.post("/batch", openapi_extra=_BYTES)
@@ -59,25 +63,24 @@ async def post_txs(request: Request) -> Json:
     batch = decode(tuple[bytes, ...], await request.body())
     if not 1 <= len(batch) <= MAX_BATCH:
         raise Malformed(f"a batch holds 1 to {MAX_BATCH} transactions, this one {len(batch)}")
-    to = services(request)
-    results: list[dict[str, Any]] = []
-    for data in batch:
-        try:
-            results.append({"hash": (await _submit(to, data)).hex()})
-        except Refused as refusal:
-            results.append({"error": {"code": refusal.code, "message": refusal.message, "details": {}}})
-    return {"results": results}
+    return {"results": [_render_answer(answer) for answer in await _submit(services(request), batch)]}
 
 
-async def _submit(to: Services, data: bytes) -> bytes:
-    """Hash of a transaction that the node took, or that it or the chain holds already: re-sending is no offence."""
-    try:
-        return await to.node.submit(data)
-    except Refused:
-        tx_hash = sha256(data)
-        if to.node.find_pending(tx_hash) is None and _find_final(to, tx_hash) is None:
-            raise
-        return tx_hash
+async def _submit(to: Services, txs: Sequence[bytes]) -> list[bytes | Refused]:
+    """Hash of each transaction that the node took, or that it or the chain holds already: re-sending is no offence."""
+    answers = await to.node.submit_all(txs)
+    for i, answer in enumerate(answers):
+        if isinstance(answer, Refused):
+            tx_hash = sha256(txs[i])
+            if to.node.find_pending(tx_hash) is not None or _find_final(to, tx_hash) is not None:
+                answers[i] = tx_hash
+    return answers
+
+
+def _render_answer(answer: bytes | Refused) -> dict[str, Any]:
+    if isinstance(answer, Refused):
+        return {"error": {"code": answer.code, "message": answer.message, "details": {}}}
+    return {"hash": answer.hex()}
 
 
 def _find_final(to: Services, tx_hash: bytes) -> StoredTx | None:

@@ -14,7 +14,7 @@ knows asyncio, so a simulator drives many nodes in one process with virtual time
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -162,9 +162,21 @@ class Node:
 
     def submit(self, data: bytes) -> bytes:
         """Take a transaction from a client; returns its hash, raises `Refused`."""
-        tx_hash = self.txs.submit(data)
+        [answer] = self.submit_all((data,))
+        if isinstance(answer, Refused):
+            raise answer
+        return answer
+
+    def submit_all(self, txs: Sequence[bytes]) -> list[bytes | Refused]:
+        """Take transactions from a client, each by itself, in order; returns what `submit` returns or raises."""
+        answers: list[bytes | Refused] = []
+        for data in txs:
+            try:
+                answers.append(self.txs.submit(data))
+            except Refused as refusal:
+                answers.append(refusal)
         self._try_start()
-        return tx_hash
+        return answers
 
     @property
     def is_catching_up(self) -> bool:

@@ -42,7 +42,7 @@ class TxGossip:
             return tx_hash
         checked = check_tx(self._ledger.state, data, now_ms)
         if checked.nonce == self._ledger.next_nonce(checked.sender):
-            result = preview_tx(self._ledger.state, data, now_ms)
+            result = preview_tx(self._ledger.state, data, now_ms, verified=(tx_hash,))
             if result.code != OK:
                 raise Refused(result.code, result.message)
         self._mempool.add(checked, data)

@@ -1,6 +1,6 @@
 """A node for the API's tests: a real store, reader, blob store and event hub; only the mempool is a dictionary."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,7 +47,16 @@ class Node:
         self.reader.close()
         self.store.close()
 
-    async def submit(self, tx_bytes: bytes) -> bytes:
+    async def submit_all(self, txs: Sequence[bytes]) -> list[bytes | Refused]:
+        answers: list[bytes | Refused] = []
+        for data in txs:
+            try:
+                answers.append(self._submit(data))
+            except Refused as refusal:
+                answers.append(refusal)
+        return answers
+
+    def _submit(self, tx_bytes: bytes) -> bytes:
         if self.broken:
             raise RuntimeError("a bug of ours")
         tx = decode(SignedTx, tx_bytes).tx
