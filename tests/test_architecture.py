@@ -41,6 +41,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "flockchain.keystore": GROUND,
     "flockchain.client": GROUND | {"flockchain.keystore", "flockchain.txs"},
     "flockchain.workers": GROUND | {"flockchain.client", "flockchain.keystore", "flockchain.txs", "ml"},
+    "flockchain.verify": GROUND
+    | {"flockchain.store", "flockchain.execution", "flockchain.txs", "flockchain.client", "ml"},
     "api": GROUND | {"flockchain.store", "flockchain.txs"},
     "ml": set(),
 }

@@ -16,8 +16,8 @@ def demo(
         str, typer.Option(help="demo (SmolLM2-135M-Instruct) or tiny (random weights, seconds).")
     ] = "demo",
     attack: Annotated[
-        str, typer.Option(help="What the poisoner sends: sign_flip, scaled_noise or corrupt_labels.")
-    ] = "sign_flip",
+        str, typer.Option(help="What the poisoner sends: gradient_ascent, sign_flip, scaled_noise or corrupt_labels.")
+    ] = "gradient_ascent",
     seed: Annotated[int, typer.Option(help="Deals the documents and orders the training data.")] = 0,
     home: HomeOption = None,
     base_port: Annotated[int | None, typer.Option(help="First port of the network. Default: a free range.")] = None,

@@ -36,6 +36,7 @@ def validator(
     name: Annotated[str, typer.Option("--name", help="For people.")] = "",
     home: HomeOption = None,
     index: IndexOption = None,
+    json: JsonFlag = False,
 ) -> None:
     """Write this home's validator as an entry for a genesis document, with its proof of possession.
 
@@ -60,7 +61,7 @@ def validator(
         "name": name,
     }
     _write_new(out, json_module.dumps(entry, indent=2) + "\n")
-    show({"written": str(out)}, False)
+    show({"written": str(out), **entry}, json)
 
 
 @app.command()

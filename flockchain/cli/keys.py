@@ -74,6 +74,7 @@ def export(
     to: Annotated[Path, typer.Option("--to", help="File to write (mode 0600); must not exist.")],
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    json: JsonFlag = False,
 ) -> None:
     """Write the seed to a private file, for a backup. Example: flockchain keys export alice --to alice.seed"""
     key = open_key(home, name, passphrase_file)
@@ -81,4 +82,4 @@ def export(
         raise Refused("file-exists", f"{to} exists: choose another file, nothing was written")
     to.touch(mode=0o600)
     to.write_text(bytes(key).hex() + "\n")
-    show({"name": name, "written": str(to)}, False)
+    show({"name": name, "written": str(to)}, json)

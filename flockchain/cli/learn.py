@@ -156,12 +156,7 @@ def export(
         root = _find_global_root(client, found, round)
         loss = export_global(client, found, root, folder, base=base, texts=texts, license=license, dtype=dtype)
     (folder / TASK_FILE).write_text(json_module.dumps(found, indent=2) + "\n", encoding="utf-8")
-    answer = {"task": task, "root": root, "folder": str(folder), "sample_bits_per_byte": loss_text(loss)}
-    show(answer, json)
-
-
-def loss_text(loss: float) -> str:
-    return f"{loss:.6f}"
+    show({"task": task, "root": root, "folder": str(folder), "sample_ubpb": int(loss * 1_000_000 + 0.5)}, json)
 
 
 def _find_global_root(client: Client, task: Json, number: int | None) -> str:
