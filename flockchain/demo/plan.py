@@ -26,6 +26,9 @@ POOL_UFLK = 9_000 * UFLK_PER_FLK
 BOND_UFLK = 1_000 * UFLK_PER_FLK
 MIN_BOND_UFLK = 500 * UFLK_PER_FLK
 LONGEST_PHASE_MS = 900_000
+TOLERANCE_PPM = 5_000
+"""Between the largest lower bound of an honest specialist's harm elsewhere (.14 %) and the least of a poisoner's,
+at the strength of use: docs/decisions/demo-sizes.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ SIZES: dict[str, Size] = {
         learning_rate_ppm=10_000,
         update_step_log2=-10,
         block_tokens=32,
-        blocks=32,
+        blocks=40,
         judge_documents=24,
         norm_cap=0,
         slowest_tokens_per_s=50,
@@ -127,6 +130,7 @@ def make_task_spec(size: Size, base_hash: bytes, tokenizer_hash: bytes, domains:
         judge=JudgeSpec(
             seats=len(JUDGES),
             block_tokens=size.block_tokens,
+            tolerance_ppm=TOLERANCE_PPM,
             slowest_tokens_per_s=size.slowest_tokens_per_s,
             judge_tokens=size.block_tokens * size.blocks * len(domains),
         ),

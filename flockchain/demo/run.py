@@ -49,7 +49,7 @@ class Options:
 
     home: Path
     size: str = "demo"
-    attack: str = "sign_flip"
+    attack: str = "gradient_ascent"
     seed: int = 0
     keep: bool = False
     base_port: int | None = None
