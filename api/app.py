@@ -15,6 +15,7 @@ from api.routes import (
     adapters,
     blocks,
     events,
+    light,
     node,
     pages,
     params,
@@ -32,7 +33,7 @@ from flockchain.store.blob_store import BlobStore
 from flockchain.store.reader import Reader
 
 _ROUTES = (
-    *(status, blocks, txs, accounts, validators, stakes, tasks, rounds),
+    *(status, blocks, light, txs, accounts, validators, stakes, tasks, rounds),
     *(adapters, receipts, params, node, events, pages, metrics),
 )
 

@@ -26,15 +26,17 @@ _STATUS_OF_CODE = {
     "mempool-full": 503,
     "blobs-full": 503,
     "overloaded": 503,
+    "not-proven-yet": 503,
 }
 _CODE_OF_STATUS = {404: "not-found", 405: "wrong-method", 413: "too-large", 416: "bad-range", 422: "malformed"}
 
 
 class NotFound(Refused):
-    """No such thing on this chain, as far as this node knows."""
+    """No such thing on this chain, as far as this node knows; `details` may hold the proof of that."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, details: dict[str, Any] | None = None) -> None:
         super().__init__("not-found", message)
+        self.details = details
 
 
 class Overloaded(Refused):
@@ -53,7 +55,7 @@ def make_error(status: int, code: str, message: str, details: dict[str, Any] | N
 def make_refusal(refusal: Refused) -> JSONResponse:
     """The answer to what breaks a rule."""
     status = 422 if isinstance(refusal, Malformed) else _STATUS_OF_CODE.get(refusal.code, 400)
-    return make_error(status, refusal.code, refusal.message)
+    return make_error(status, refusal.code, refusal.message, refusal.details if isinstance(refusal, NotFound) else None)
 
 
 def add_error_handlers(app: FastAPI) -> None:

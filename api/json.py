@@ -7,7 +7,7 @@ object with its field names. The type that a field is declared with decides, nev
 from collections.abc import Callable
 from functools import lru_cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -46,7 +46,7 @@ def _choose(hint: Any) -> Callable[[Any], Any]:
     if get_origin(base) is tuple:
         item = _choose(get_args(base)[0])
         return lambda values: [item(value) for value in values]
-    if isinstance(base, UnionType):
+    if get_origin(base) in (Union, UnionType):
         some = [_choose(kind) for kind in get_args(base) if kind is not NoneType]
         assert len(some) == 1, f"no JSON form for {hint}: only an optional value has one"
         return lambda value: None if value is None else some[0](value)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from api.events import EventHub
 from flockchain.errors import Refused
+from flockchain.types.light import ProvenRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,9 @@ class NodeView(Protocol):
 
     async def submit_all(self, txs: Sequence[bytes]) -> list[bytes | Refused]:
         """Take transactions into the mempool and gossip them; for each, in order, its hash or the refusal."""
+
+    async def prove(self, key: bytes) -> ProvenRow:
+        """The row under a state key, or its absence, as the newest header proves it; raises `Refused`."""
 
     def find_pending(self, tx_hash: bytes) -> bytes | None:
         """Bytes of a transaction that waits in the mempool."""

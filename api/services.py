@@ -43,6 +43,13 @@ def parse_hash(text: str) -> bytes:
     return data
 
 
+def parse_height(text: str) -> int:
+    """A height from a path that also takes `latest`; raises `Malformed`."""
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= I63_MAX):
+        raise Malformed(f"{text[:80]!r} is no height: give a number or 'latest'")
+    return int(text)
+
+
 def render_page(items: list[Json], page: "Page[object]") -> Json:
     """The form of every list."""
     return {"items": items, "next_cursor": page.next_cursor}

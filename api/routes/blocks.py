@@ -4,9 +4,7 @@ from fastapi import APIRouter, Request
 
 from api.errors import NotFound
 from api.json import Json, render_block, render_block_summary
-from api.services import DEFAULT_LIMIT, Cursor, Limit, render_page, services
-from flockchain.errors import Malformed
-from flockchain.types.ids import I63_MAX
+from api.services import DEFAULT_LIMIT, Cursor, Limit, parse_height, render_page, services
 
 router = APIRouter(prefix="/v1/blocks", tags=["chain"])
 
@@ -24,14 +22,8 @@ async def get_block(request: Request, height: str) -> Json:
     """One block by its height, or `latest`. Transactions by hash: see `/v1/txs`."""
     with services(request).reader.snapshot() as chain:
         newest = chain.tip().height
-        number = newest if height == "latest" else _parse_height(height)
+        number = newest if height == "latest" else parse_height(height)
         found = chain.block(number)
     if found is None:
         raise NotFound(f"no block {number}: this node holds blocks up to {newest}")
     return render_block(found)
-
-
-def _parse_height(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= I63_MAX):
-        raise Malformed(f"{text[:80]!r} is no height: give a number or 'latest'")
-    return int(text)

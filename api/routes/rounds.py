@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 
 from api.errors import NotFound
 from api.json import Json, render, render_receipt
+from api.proofs import Prove, fetch_proven
 from api.services import DEFAULT_LIMIT, Cursor, Limit, Number, render_page, services
 from flockchain.store.reader import Snapshot, StoredReceipt
 from flockchain.types.rows import (
@@ -40,14 +41,21 @@ async def get_rounds(request: Request, task: Number, limit: Limit = DEFAULT_LIMI
 
 
 @router.get("/{number}")
-async def get_round(request: Request, task: Number, number: Number) -> Json:
-    """One round: phase, deadlines, draws, submissions, votes, verdicts with reasons, rewards, slashes, result."""
+async def get_round(request: Request, task: Number, number: Number, prove: Prove = False) -> Json:
+    """One round: phase, deadlines, draws, submissions, votes, verdicts with reasons, rewards, slashes, result.
+
+    A proof is of the round's own row: phase to outcome, with the verdicts; not of the lists beside it.
+    """
+    missing = f"task {task} has no round {number}"
+    key = (task, number)
+    proven, proof = await fetch_proven(request, TrainingRound, *key, missing=missing) if prove else (None, {})
     with services(request).reader.snapshot() as chain:
-        row = chain.find(TrainingRound, task, number)
+        row = proven or chain.find(TrainingRound, task, number)
         if row is None:
-            raise NotFound(f"task {task} has no round {number}")
+            raise NotFound(missing)
         return {
             **render(row),
+            **proof,
             "draws": [render(item) for item in _all(chain, Draw, task, number)],
             "submissions": [render(item) for item in _all(chain, Submission, task, number)],
             "fetched": [render(item) for item in _all(chain, FetchedRow, task, number)],

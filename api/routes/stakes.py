@@ -5,8 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from api.json import Json, render
+from api.proofs import Prove, fetch_proven
 from api.services import DEFAULT_LIMIT, Cursor, Limit, render_page, services
 from flockchain.crypto import ADDRESS_PREFIX, parse_address
+from flockchain.errors import Malformed
 from flockchain.store.reader import Page, Snapshot
 from flockchain.types.rows import Stake
 
@@ -18,10 +20,22 @@ Target = Annotated[str | None, Query(description="`task:<id>` or `validator:<add
 
 @router.get("")
 async def get_stakes(
-    request: Request, owner: Owner = None, target: Target = None, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+    request: Request,
+    owner: Owner = None,
+    target: Target = None,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+    prove: Prove = False,
 ) -> Json:
-    """Those of an owner, those in a target, the one that is both, or all."""
+    """Those of an owner, those in a target, the one that is both, or all. A proof is of one: give both."""
     address = parse_address(owner) if owner is not None else None
+    if prove:
+        name = _parse_target(target)
+        if address is None or name is None:
+            raise Malformed("a proof is of one stake: give owner and target")
+        missing = f"{owner} has no stake in {target}"
+        proven, proof = await fetch_proven(request, Stake, address, name, missing=missing)
+        return render_page([render(proven)], Page([proven], None)) | proof
     with services(request).reader.snapshot() as chain:
         page = _select(chain, address, _parse_target(target), limit, cursor)
     return render_page([render(row) for row in page.items], page)

@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request
 
 from api.errors import NotFound
 from api.json import Json, render
+from api.proofs import Prove, fetch_proven
 from api.services import DEFAULT_LIMIT, Cursor, Limit, Number, render_page, services
 from flockchain.types.rows import Task
 
@@ -19,8 +20,11 @@ async def get_tasks(request: Request, limit: Limit = DEFAULT_LIMIT, cursor: Curs
 
 
 @router.get("/{task}")
-async def get_task(request: Request, task: Number) -> Json:
+async def get_task(request: Request, task: Number, prove: Prove = False) -> Json:
     """One task."""
+    if prove:
+        proven, proof = await fetch_proven(request, Task, task, missing=f"no task {task}")
+        return render(proven) | proof
     with services(request).reader.snapshot() as chain:
         row = chain.find(Task, task)
     if row is None:

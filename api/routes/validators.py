@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request
 
 from api.errors import NotFound
 from api.json import Json, render
+from api.proofs import Prove, fetch_proven
 from api.services import DEFAULT_LIMIT, Cursor, Limit, render_page, services
 from flockchain.crypto import parse_address
 from flockchain.store.reader import Snapshot
@@ -23,13 +24,15 @@ async def get_validators(request: Request, limit: Limit = DEFAULT_LIMIT, cursor:
 
 
 @router.get("/{address}")
-async def get_validator(request: Request, address: str) -> Json:
-    """One validator by the address of its consensus key."""
+async def get_validator(request: Request, address: str, prove: Prove = False) -> Json:
+    """One validator by the address of its consensus key. A proof is of its row, not of `power` and `missed_blocks`."""
+    key, missing = parse_address(address), f"no validator {address}"
+    proven, proof = await fetch_proven(request, ValidatorRow, key, missing=missing) if prove else (None, {})
     with services(request).reader.snapshot() as chain:
-        row = chain.find(ValidatorRow, parse_address(address))
+        row = proven or chain.find(ValidatorRow, key)
         if row is None:
-            raise NotFound(f"no validator {address}")
-        return _render(chain, row, _get_powers(chain))
+            raise NotFound(missing)
+        return _render(chain, row, _get_powers(chain)) | proof
 
 
 def _get_powers(chain: Snapshot) -> dict[bytes, int]:

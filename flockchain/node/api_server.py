@@ -21,12 +21,14 @@ from flockchain.execution.block import BlockOutcome
 from flockchain.node.config import parse_host_port
 from flockchain.node.node import Node
 from flockchain.types.chain import Block
+from flockchain.types.light import ProvenRow
 
 T = TypeVar("T")
 
 STOP_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 10
 """Of the node's loop to a question from here."""
+MAX_PROOFS_ASKED = 64
 TXS_AT_ONCE = 32
 """Transactions handed to the node's loop in one turn: a few milliseconds, for which votes can wait."""
 BACKLOG = 1_024
@@ -62,6 +64,7 @@ class LiveNode:
         self._node = node
         self._node_loop = node_loop
         self._guard = guard
+        self._proofs_asked = 0
 
     @property
     def is_catching_up(self) -> bool:
@@ -76,6 +79,16 @@ class LiveNode:
 
     async def _submit_some(self, txs: Sequence[bytes]) -> list[bytes | Refused]:
         return await self._ask_node(lambda: self._node.submit_all(txs))
+
+    async def prove(self, key: bytes) -> ProvenRow:
+        """A row of the state as the newest header proves it; raises `Refused`."""
+        if self._proofs_asked >= MAX_PROOFS_ASKED:
+            raise Refused("overloaded", f"{MAX_PROOFS_ASKED} proofs are being made: try again")
+        self._proofs_asked += 1
+        try:
+            return await self._ask_node(lambda: self._node.ledger.prove(key))
+        finally:
+            self._proofs_asked -= 1
 
     async def _ask_node(self, question: Callable[[], T]) -> T:
         """Its answer on the node's loop: what it refuses is raised here, any other error stops the node."""

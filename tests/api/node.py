@@ -9,12 +9,13 @@ from fastapi import FastAPI
 from api.app import create_app
 from api.events import EventHub
 from api.node_view import MempoolView, PeerView
-from flockchain.codec import decode
+from flockchain.codec import decode, encode
 from flockchain.crypto import sha256
 from flockchain.errors import Refused
 from flockchain.store.blob_store import BlobStore
 from flockchain.store.chain_store import ChainStore
 from flockchain.store.reader import Reader
+from flockchain.types.light import ProvenRow
 from flockchain.types.rows import Row, row_key
 from flockchain.types.tx import SignedTx
 from tests.store.history import BOB, GENESIS_BYTES, VALIDATOR, Decided, History
@@ -35,10 +36,12 @@ class Node:
         self.pending: dict[bytes, bytes] = {}
         self.reason: str | None = None
         self.broken = False
+        self.decided: Decided | None = None
         self.app: FastAPI = create_app(self.reader, self, self.blobs)
 
     def produce(self, *rows: Row, transfers: int = 2) -> Decided:
-        decided = self.history.next_block(transfers=transfers, extra={row_key(row): row for row in rows})
+        self.rows_before, self.tree_before = dict(self.history.rows), self.history.tree.copy()
+        self.decided = decided = self.history.next_block(transfers=transfers, extra={row_key(row): row for row in rows})
         self.store.persist_block(*decided)
         self.events.publish_block(decided[0], decided[2])
         return decided
@@ -70,6 +73,14 @@ class Node:
             raise Refused("mempool-full", "3 transactions wait, the most this node keeps: pay more or try later")
         self.pending[sha256(tx_bytes)] = tx_bytes
         return sha256(tx_bytes)
+
+    async def prove(self, key: bytes) -> ProvenRow:
+        if not self.decided:
+            raise Refused("not-proven-yet", "no block proves a state yet")
+        block, commit, _ = self.decided
+        row = self.rows_before.get(key)
+        value = None if row is None else encode(row)
+        return ProvenRow(key, value, self.tree_before.prove(key), block.header, commit)
 
     def find_pending(self, tx_hash: bytes) -> bytes | None:
         return self.pending.get(tx_hash)
