@@ -6,9 +6,7 @@ passphrase and say so, which keeps one format and one code path.
 """
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from nacl.utils import random as random_bytes
 
 from flockchain.crypto import address_of, format_address
 from flockchain.errors import Refused
+from flockchain.files import replace_file
 
 VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -55,36 +54,27 @@ class Keystore:
             )
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         address = address_of(bytes(key.verify_key))
-        salt = random_bytes(argon2id.SALTBYTES)
-        opslimit, memlimit = _limits(passphrase)
-        box = SecretBox(argon2id.kdf(SecretBox.KEY_SIZE, passphrase, salt, opslimit, memlimit))
         document = {
             "version": VERSION,
             "name": name,
             "address": format_address(address),
             "address_hex": address.hex(),
             "protected": bool(passphrase),
-            "kdf": {"name": "argon2id", "salt": salt.hex(), "opslimit": opslimit, "memlimit": memlimit},
-            "sealed": bytes(box.encrypt(bytes(key))).hex(),
+            **seal_key(key, passphrase),
         }
-        _write_private(path, json.dumps(document, indent=2).encode() + b"\n")
+        replace_file(path, json.dumps(document, indent=2).encode() + b"\n")
         return address
 
     def open(self, name: str, passphrase: Passphrase) -> SigningKey:
         """The key under `name`; asks for the passphrase only if the entry needs one."""
         document = self._load(name)
         secret = passphrase() if document["protected"] else b""
-        kdf = document["kdf"]
-        box = SecretBox(
-            argon2id.kdf(SecretBox.KEY_SIZE, secret, bytes.fromhex(kdf["salt"]), kdf["opslimit"], kdf["memlimit"])
-        )
         try:
-            seed = box.decrypt(bytes.fromhex(document["sealed"]))
+            return unseal_key(document, secret)
         except CryptoError:
             raise Refused(
                 "wrong-passphrase", f"the passphrase does not open key {name!r}: nothing was signed"
             ) from None
-        return SigningKey(seed)
 
     def _load(self, name: str) -> dict[str, Any]:
         path = self._path(name)
@@ -107,23 +97,26 @@ class Keystore:
         return self.folder / f"{name}.json"
 
 
+def seal_key(key: SigningKey, passphrase: bytes) -> dict[str, Any]:
+    """The fields ``kdf`` and ``sealed`` of a key document."""
+    salt = random_bytes(argon2id.SALTBYTES)
+    opslimit, memlimit = _limits(passphrase)
+    box = SecretBox(argon2id.kdf(SecretBox.KEY_SIZE, passphrase, salt, opslimit, memlimit))
+    return {
+        "kdf": {"name": "argon2id", "salt": salt.hex(), "opslimit": opslimit, "memlimit": memlimit},
+        "sealed": bytes(box.encrypt(bytes(key))).hex(),
+    }
+
+
+def unseal_key(document: dict[str, Any], passphrase: bytes) -> SigningKey:
+    """The key of a document's ``kdf`` and ``sealed``; raises `CryptoError` for a wrong passphrase."""
+    kdf = document["kdf"]
+    sealing = argon2id.kdf(SecretBox.KEY_SIZE, passphrase, bytes.fromhex(kdf["salt"]), kdf["opslimit"], kdf["memlimit"])
+    return SigningKey(SecretBox(sealing).decrypt(bytes.fromhex(document["sealed"])))
+
+
 def _limits(passphrase: bytes) -> tuple[int, int]:
     """Argon2id cost: libsodium's interactive profile, and its least where there is nothing to protect."""
     if passphrase:
         return argon2id.OPSLIMIT_INTERACTIVE, argon2id.MEMLIMIT_INTERACTIVE
     return argon2id.OPSLIMIT_MIN, argon2id.MEMLIMIT_MIN
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    """Write a 0600 file that is whole or absent."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -16,6 +16,7 @@ GROUND = {
     "flockchain.merkle",
     "flockchain.params",
     "flockchain.errors",
+    "flockchain.files",
     "flockchain.chunks",
     "flockchain.rotation",
     "flockchain.state_tree",

@@ -8,8 +8,8 @@ from pathlib import Path
 from nacl.signing import SigningKey
 
 from flockchain.errors import Fault, Refused
+from flockchain.files import replace_file
 from flockchain.node.config import Config, format_config
-from flockchain.node.files import replace_file
 from flockchain.node.key_file import save_key
 from flockchain.node.signer import create_signer_state
 

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from nacl.exceptions import CryptoError
-from nacl.pwhash import argon2id
-from nacl.secret import SecretBox
 from nacl.signing import SigningKey
-from nacl.utils import random as random_bytes
 
 from flockchain.crypto import address_of, format_address
 from flockchain.errors import Fault, Refused
-from flockchain.node.files import PRIVATE_MODE, replace_file
+from flockchain.files import PRIVATE_MODE, replace_file
+from flockchain.keystore import seal_key, unseal_key
 
 VERSION = 1
 
@@ -30,11 +28,7 @@ def save_key(path: Path, key: SigningKey, passphrase: bytes = b"") -> None:
         "public_key": bytes(key.verify_key).hex(),
     }
     if passphrase:
-        salt = random_bytes(argon2id.SALTBYTES)
-        opslimit, memlimit = argon2id.OPSLIMIT_INTERACTIVE, argon2id.MEMLIMIT_INTERACTIVE
-        box = SecretBox(argon2id.kdf(SecretBox.KEY_SIZE, passphrase, salt, opslimit, memlimit))
-        document["kdf"] = {"name": "argon2id", "salt": salt.hex(), "opslimit": opslimit, "memlimit": memlimit}
-        document["sealed"] = bytes(box.encrypt(bytes(key))).hex()
+        document |= seal_key(key, passphrase)
     else:
         document["secret"] = bytes(key).hex()
     replace_file(path, json.dumps(document, indent=2).encode() + b"\n")
@@ -49,8 +43,8 @@ def load_key(path: Path, passphrase: bytes = b"") -> SigningKey:
         raise Fault(f"{path} has mode {mode:04o}, others can read the key: run `chmod {PRIVATE_MODE:o} {path}`")
     try:
         document: dict[str, Any] = json.loads(path.read_bytes())
-        seed = bytes.fromhex(document["secret"]) if "secret" in document else _unseal(path, document, passphrase)
-        key = SigningKey(seed)
+        is_open = "secret" in document
+        key = SigningKey(bytes.fromhex(document["secret"])) if is_open else _unseal(path, document, passphrase)
         is_whole = bytes(key.verify_key).hex() == document["public_key"]
     except (ValueError, KeyError, TypeError) as error:
         raise Fault(f"{path} is damaged ({error}): restore it from your copy") from None
@@ -59,12 +53,10 @@ def load_key(path: Path, passphrase: bytes = b"") -> SigningKey:
     return key
 
 
-def _unseal(path: Path, document: dict[str, Any], passphrase: bytes) -> bytes:
+def _unseal(path: Path, document: dict[str, Any], passphrase: bytes) -> SigningKey:
     if not passphrase:
         raise Fault(f"{path} is sealed: name its passphrase file as [validator] passphrase_file in config.toml")
-    kdf = document["kdf"]
-    sealing = argon2id.kdf(SecretBox.KEY_SIZE, passphrase, bytes.fromhex(kdf["salt"]), kdf["opslimit"], kdf["memlimit"])
     try:
-        return bytes(SecretBox(sealing).decrypt(bytes.fromhex(document["sealed"])))
+        return unseal_key(document, passphrase)
     except CryptoError:
         raise Fault(f"the passphrase does not open {path}: check the passphrase file") from None

@@ -16,7 +16,7 @@ from flockchain.codec import Canonical, encode
 from flockchain.crypto import address_of, sign, signing_context, tagged_hash
 from flockchain.errors import Fault, Refused
 from flockchain.execution.beacon import BeaconChain
-from flockchain.node.files import replace_file
+from flockchain.files import replace_file
 from flockchain.types.chain import (
     PROPOSAL_PURPOSE,
     TX_PURPOSE,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flockchain.crypto import sha256
 from flockchain.errors import Fault
-from flockchain.node.files import sync_folder
+from flockchain.files import sync_folder
 
 MAX_RECORD_BYTES = 8 * 2**20
 MAX_LOG_BYTES = 2**30

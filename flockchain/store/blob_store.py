@@ -14,8 +14,8 @@ from threading import RLock
 
 from flockchain.chunks import CHUNK_BYTES, compute_chunk_hashes, compute_file_root
 from flockchain.errors import Refused
+from flockchain.files import disk_faults, sync_file, sync_folder
 from flockchain.merkle import compute_proof
-from flockchain.store.files import disk_faults, sync_file, sync_folder
 from flockchain.store.partial_blob import PartialBlob, Upload
 
 DEFAULT_LIMIT_BYTES = 64 * 2**30

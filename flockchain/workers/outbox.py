@@ -5,11 +5,11 @@ same bytes again. Signing a second, different adapter or vote for one round woul
 """
 
 import fcntl
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from flockchain.errors import Fault
+from flockchain.files import replace_file
 
 
 class Outbox:
@@ -52,17 +52,4 @@ class Outbox:
 
     def replace(self, name: str, data: bytes) -> None:
         """Write `data` under `name` in place of what was there: whole, and on the disk when this returns."""
-        temporary = self.folder / f".{name}.tmp"
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.folder / name)
-        self._sync_folder()
-
-    def _sync_folder(self) -> None:
-        handle = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        replace_file(self.folder / name, data)

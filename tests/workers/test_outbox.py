@@ -22,7 +22,7 @@ def test_a_restart_finds_what_was_signed(tmp_path: Path) -> None:
 
 
 def test_a_half_written_file_is_not_taken_for_a_message(tmp_path: Path) -> None:
-    (tmp_path / ".vote.tmp").write_bytes(b"sea")
+    (tmp_path / "vote.tmp").write_bytes(b"sea")
     with Outbox(tmp_path) as outbox:
         assert outbox.keep("vote", lambda: b"sealed") == b"sealed"
 
