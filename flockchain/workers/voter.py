@@ -3,6 +3,7 @@
 The seal's salt is HMAC(voter key, task, round): a restarted voter finds it again, nobody else can guess it.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from ml.data import Block
 from ml.judge_process import JudgingProcess, Setting, write_holdouts
 
 FETCH_MARGIN_MS = 3_000
-"""So long before PUBLISH ends a member says what it could not fetch."""
+"""So long before PUBLISH ends, or a quarter of a short one, a member says what it could not fetch."""
 JUDGE_TIMEOUT_S = 900.0
 ChooseBlocks = Callable[[str, bytes, int], Sequence[Block]]
 """(domain, beacon, number of blocks) -> the blocks of the committed holdout on which this round judges."""
@@ -86,8 +87,8 @@ class Voter(Participant):
         if any(row["member"] == self.me for row in round_["fetched"]):
             return
         missing = [row["root"] for row in round_["submissions"] if self.adapters.find(row["root"]) is None]
-        left_ms = round_["deadline_ms"] - int(self.client.status()["time_ms"])
-        if missing and left_ms > FETCH_MARGIN_MS:
+        margin_ms = min(FETCH_MARGIN_MS, task["spec"]["phases"]["publish_ms"] // 4)
+        if missing and round_["deadline_ms"] - self._now_ms() > margin_ms:
             return
         unavailable = tuple(sorted(bytes.fromhex(root) for root in missing))
         self.send_once(
@@ -95,6 +96,10 @@ class Voter(Participant):
             confirm_fetched.KIND,
             lambda: confirm_fetched.Body(task["id"], round_["number"], unavailable),
         )
+
+    def _now_ms(self) -> int:
+        """Header time, or our clock where no block was made for a while: nothing happens while all wait for bytes."""
+        return max(int(self.client.status()["time_ms"]), time.time_ns() // 1_000_000)
 
     # COMMIT and REVEAL
 
