@@ -6,7 +6,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from flockchain import __version__
-from flockchain.cli import bench, demo, devnet, genesis, init, keys, learn, query, start, tx, verify, workers
+from flockchain.cli import bench, demo, devnet, genesis, init, keys, learn, light, query, start, tx, verify, workers
 from flockchain.errors import FlockchainError
 
 UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
@@ -33,6 +33,7 @@ app.command()(start.start)
 app.command()(learn.score)
 app.command()(verify.verify)
 app.command()(bench.bench)
+app.command()(light.light)
 
 
 def _print_version(wanted: bool) -> None:

@@ -140,6 +140,9 @@ def _parse_data(options: Sequence[str]) -> dict[str, list[Path]]:
 
 
 def _load(folder: Path, model: Model, dtype: str) -> Any:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # loading takes a moment; stderr is for errors
     try:
         return ScoringBase.load(folder, model.spec, dtype)
     except BaseError as error:
