@@ -68,7 +68,7 @@ def test_the_score_of_an_update_is_the_figure_of_a_judge(shell: Shell, served: S
     holdout = Holdout.from_documents({"law": read_documents(served.data)}, BaseTokenizer(served.base), 128)
     count = judge_spec.judge_tokens // judge_spec.block_tokens
     blocks = {"law": holdout.draw("law", bytes.fromhex(BEACON), count)}
-    current = ("global", read_global(start, model.spec)[0])
+    current = read_global(start, model.spec)[0]
     scoring = ScoringBase.load(served.base, model.spec, "fp32")
     meter = HoldoutMeter(scoring, judge_spec, blocks, current=current, best=current)
     update, _ = read_update(served.blob(root), model.spec)
