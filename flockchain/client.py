@@ -14,16 +14,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from nacl.signing import SigningKey
 
 from flockchain.chunks import compute_file_root
-from flockchain.codec import Canonical, encode
+from flockchain.codec import Canonical, decode, encode
 from flockchain.crypto import address_of, format_address, sign, signing_context
 from flockchain.errors import FlockchainError, Refused
 from flockchain.types.chain import TX_PURPOSE
+from flockchain.types.light import LightBlock, ProvenRow
+from flockchain.types.rows import Account, Stake, Task, TrainingRound, ValidatorRow
 from flockchain.types.tx import OK, SignedTx, Tx
 
 DEFAULT_NODE = "http://127.0.0.1:26601"
@@ -32,6 +34,7 @@ POLL_MS = 10_000
 """Longest single wait asked of a node; it answers as soon as there is something to say."""
 UPLOAD_BYTES = 1_048_576
 Json = dict[str, Any]
+T = TypeVar("T")
 
 
 class Unreachable(FlockchainError):
@@ -114,6 +117,25 @@ class Client:
 
     def round(self, task: int, number: int) -> Json:
         return self.get(f"/tasks/{task}/rounds/{number}")
+
+    # Reading without trust: what these two return is verified by `flockchain.light`, not here
+
+    def light_block(self, height: int | None = None) -> LightBlock:
+        """Header, commit and validator sets of a height, or of the newest block."""
+        found = self.get(f"/light/{'latest' if height is None else height}")
+        return _decode_canonical(LightBlock, found, self.node)
+
+    def proven_row(self, kind: type[Any], *key: bytes | int | str) -> ProvenRow:
+        """A row of the state, or its absence, with the node's proof of it; `kind` is one of `PROVABLE`."""
+        path, query = PROVABLE[kind](*key)
+        answer = self._ask("GET", f"/v1{path}", params={**query, "prove": "true"})
+        try:
+            found = _json(answer)
+        except Refused as refusal:
+            if refusal.code != "not-found":
+                raise
+            found = answer.json()["error"].get("details") or {}  # what is not there is proven as well
+        return _decode_canonical(ProvenRow, found.get("proof") or {}, self.node)
 
     def network(self) -> Network:
         """Chain id, genesis hash and fees, asked once."""
@@ -264,6 +286,24 @@ def wait_until(predicate: Callable[[], bool], *, timeout_s: float, every_s: floa
             return False
         time.sleep(every_s)
     return True
+
+
+PROVABLE: dict[type[Any], Callable[..., tuple[str, dict[str, str]]]] = {
+    Account: lambda address: (f"/accounts/{format_address(address)}", {}),
+    ValidatorRow: lambda address: (f"/validators/{format_address(address)}", {}),
+    Stake: lambda owner, target: ("/stakes", {"owner": format_address(owner), "target": target}),
+    Task: lambda task: (f"/tasks/{task}", {}),
+    TrainingRound: lambda task, number: (f"/tasks/{task}/rounds/{number}", {}),
+}
+"""Kinds of rows that REST proves: from the key of one to its path and query."""
+
+
+def _decode_canonical(kind: type[T], found: Json, node: str) -> T:
+    """The struct in a field `canonical`; raises `Refused` for anything else."""
+    try:
+        return decode(kind, bytes.fromhex(found["canonical"]))
+    except (KeyError, TypeError, ValueError, Refused) as error:
+        raise Refused("malformed", f"{node} gave no readable {kind.__name__} ({error}): ask another node") from None
 
 
 def _json(answer: httpx.Response) -> Json:

@@ -37,6 +37,13 @@ class TrustedStore(Protocol[B]):
 
     def get(self, height: int) -> B: ...
 
+    @property
+    def root(self) -> tuple[int, bytes] | None:
+        """Height and id of the block that everything else was verified from."""
+
+    def begin(self, block: B, block_id: bytes) -> None:
+        """Trust this block and forget all others."""
+
     def put(self, blocks: Sequence[B]) -> None:
         """Keep these too, in one step; the store may forget old ones, never the newest."""
 
@@ -81,11 +88,16 @@ class LightClient(Generic[B]):
         return self._store.get(heights[-1])
 
     def trust(self, height: int, block_id: bytes, chain_id: str, now_ms: int) -> B:
-        """Begin from a block whose id you know to be right; the witnesses must hold the same."""
+        """Begin from a block whose id you know to be right; the witnesses must hold the same.
+
+        What was trusted from another root is forgotten; with the same root as before all of it stays.
+        """
+        if self._store.root == (height, block_id):
+            return self.newest
         block = self._ask(self._primary, height)
         verify_root(self.rules, block, chain_id, block_id, now_ms, self.options)
         self._compare(block, block, now_ms)
-        self._store.put([block])
+        self._store.begin(block, block_id)
         return block
 
     def update(self, now_ms: int) -> B:

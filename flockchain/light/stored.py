@@ -22,6 +22,12 @@ class MemoryStore:
         assert keep >= 1
         self._keep = keep
         self._blocks: dict[int, LightBlock] = {}
+        self.root: tuple[int, bytes] | None = None
+
+    def begin(self, block: LightBlock, block_id: bytes) -> None:
+        self.root = (block.height, block_id)
+        self._blocks.clear()
+        self.put([block])
 
     def heights(self) -> Sequence[int]:
         return sorted(self._blocks)
@@ -44,21 +50,21 @@ class FileStore(MemoryStore):
         super().__init__(keep)
         self._path = path
         self._genesis_hash = genesis_hash
-        for block in self._load():
-            self._blocks[block.height] = block
+        self._load()
 
     def put(self, blocks: Sequence[LightBlock]) -> None:
         super().put(blocks)
         self._save()
 
-    def _load(self) -> list[LightBlock]:
+    def _load(self) -> None:
         try:
             content = json.loads(self._path.read_text())
             genesis_hash = bytes.fromhex(content["genesis_hash"])
             blocks = [decode(LightBlock, bytes.fromhex(text)) for text in content["blocks"]]
+            root = int(content["root"]["height"]), bytes.fromhex(content["root"]["block_id"])
             version = content["format"]
         except FileNotFoundError:
-            return []
+            return
         except OSError as error:
             raise Fault(f"{self._path}: cannot be read ({error.strerror}): name another file with --store") from None
         except (ValueError, KeyError, TypeError, Refused) as error:
@@ -73,12 +79,15 @@ class FileStore(MemoryStore):
                 f"{self._path} trusts the chain with genesis {genesis_hash.hex()[:16]}..., the node is on "
                 f"{self._genesis_hash.hex()[:16]}...: name another file with --store",
             )
-        return blocks
+        self.root = root
+        self._blocks = {block.height: block for block in blocks}
 
     def _save(self) -> None:
+        assert self.root is not None, "`begin` comes first"
         content = {
             "format": FORMAT,
             "genesis_hash": self._genesis_hash.hex(),
+            "root": {"height": self.root[0], "block_id": self.root[1].hex()},
             "blocks": [encode(self._blocks[height]).hex() for height in self.heights()],
         }
         try:
