@@ -42,7 +42,7 @@ CONFIG = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "
 HELPS_PPM, HARMS_PPM = -50_000, 90_000
 
 
-def make_task_spec(*, trainers: int = 4, rounds: int = 1, **phases_ms: int) -> TaskSpec:
+def make_task_spec(*, trainers: int = 4, rounds: int = 1, norm_cap: int = 0, **phases_ms: int) -> TaskSpec:
     """Phases of a minute that end early when all act; `phases_ms` shortens those in which somebody is silent."""
     phases = PhaseSpec(
         enroll_ms=PHASE_MS,
@@ -68,7 +68,7 @@ def make_task_spec(*, trainers: int = 4, rounds: int = 1, **phases_ms: int) -> T
             sequence_length=8,
             learning_rate_ppm=1_000,
             update_step_log2=-8,
-            norm_cap=0,
+            norm_cap=norm_cap,
         ),
         domains=DOMAINS,
         rounds=rounds,
@@ -97,7 +97,7 @@ def make_update(name: str, sign: int = 1) -> MakeUpdate:
         seed = hashlib.sha256(f"{name}/{train_spec.seed}".encode()).digest()
         random = np.random.default_rng(list(seed))
         update: Update = {
-            module: (sign * random.integers(1, 128, (out, model.spec.rank))).astype(np.int8)
+            module: (sign * random.integers(1, 65, (out, model.spec.rank))).astype(np.int8)
             for module, out, _ in model.spec.shapes
         }
         return update, 1
