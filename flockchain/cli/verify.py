@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from flockchain.cli.common import HomeOption, IndexOption, JsonFlag, console, find_home, print_json
+from flockchain.cli.common import HomeOption, IndexOption, JsonFlag, console, default_home, find_home, print_json
 from flockchain.errors import Refused
 from flockchain.verify.report import Report
 
@@ -38,23 +38,35 @@ def verify(
     for folder in base or []:
         if not (folder / "config.json").is_file():
             raise Refused("bad-base", f"--base {folder} is no model folder: it has no config.json")
+    chain_home = find_chain_home(home, index)
     client = Client(node) if node else None
     try:
         with _ProgressBar() as progress:
-            report = verify_home(find_home(home, index), client=client, bases=base or [], progress=progress)
+            report = verify_home(chain_home, client=client, bases=base or [], progress=progress)
     finally:
         if client is not None:
             client.close()
     if json:
-        print_json(report.to_json())
+        print_json({"home": str(chain_home), **report.to_json()})
     else:
-        print_report(report)
+        print_report(chain_home, report)
     if not report.ok or (strict and not report.is_complete):
         raise typer.Exit(1)
 
 
-def print_report(report: Report) -> None:
+def find_chain_home(home: Path | None, index: int | None) -> Path:
+    """A node's home; of a devnet's, or of the demo's with its `network`, the first node unless `index` says another."""
+    folder = default_home(home)
+    if (folder / "network" / "devnet.json").exists():
+        folder = folder / "network"
+    if index is None and (folder / "devnet.json").exists():
+        index = 0
+    return find_home(folder, index)
+
+
+def print_report(home: Path, report: Report) -> None:
     out = console()
+    out.print(f"home {escape(str(home))}", soft_wrap=True)
     out.print(f"chain {report.chain_id}, genesis {report.genesis_hash.hex()[:16]}")
     out.print(
         f"recomputed blocks {report.from_height} to {report.height}, {report.rounds} training rounds, "

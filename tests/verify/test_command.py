@@ -37,7 +37,19 @@ def test_a_problem_is_named_and_exits_with_1(shell: Shell, chain: Chain, base: P
     people = shell("verify", "--home", chain.home, "--base", base)
     assert people.code == 1
     assert f"problem height {height}: transaction 0: code is 'refused'" in people.out
-    assert all(len(line) <= 80 for line in people.out.splitlines())
+    assert all(len(line) <= 80 for line in people.out.splitlines() if not line.startswith("home "))
+
+
+@pytest.mark.parametrize("given", ["demo", "demo/network"])
+def test_a_demo_s_and_a_devnet_s_home_mean_their_first_node(
+    shell: Shell, chain: Chain, base: Path, tmp_path: Path, given: str
+) -> None:
+    node = tmp_path / "demo" / "network" / "node0"
+    node.parent.mkdir(parents=True)
+    chain.home.rename(node)
+    (node.parent / "devnet.json").write_text("{}")
+    found = shell.must("verify", "--home", tmp_path / given, "--base", base)
+    assert (found["ok"], found["home"]) == (True, str(node))
 
 
 def test_nothing_is_written_into_the_home(shell: Shell, chain: Chain, base: Path) -> None:
