@@ -173,6 +173,17 @@ def test_the_protocol_names_what_a_task_states() -> None:
     assert find_unnamed(fields_of(TaskSpec), "docs/protocol.md") == []
 
 
+def test_the_protocol_states_the_defaults_of_a_task() -> None:
+    for part, spec in ((field.name, field.type) for field in msgspec.structs.fields(TaskSpec)):
+        if not (isinstance(spec, type) and issubclass(spec, msgspec.Struct)):
+            continue
+        row = table_row("docs/protocol.md", part)
+        for field in msgspec.structs.fields(spec):
+            if field.default is not msgspec.NODEFAULT:
+                value = f"{field.default:,}" if isinstance(field.default, int) else field.default
+                assert f"`{field.name}` ({value})" in row, f"{part}.{field.name} is {value} by default"
+
+
 def test_the_protocol_names_evidence_phases_messages_and_rules() -> None:
     names = {
         *EVIDENCE_TYPES,
