@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import chain, demo, rest, simulator
+from bench import catch_up, chain, demo, rest, simulator
 from bench.report import Result, make_document, save
 
 BENCHMARKS: dict[str, Callable[[], list[Result]]] = {
@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, Callable[[], list[Result]]] = {
     "throughput": lambda: chain.measure_throughput(validators=4, rate=500, seconds=60),
     "rest": rest.measure_rest,
     "simulator": lambda: simulator.measure_simulator(runs=5),
+    "catch-up": lambda: [catch_up.measure_catch_up(blocks=2_000, runs=3)],
     "demo": lambda: demo.measure_demo("demo", runs=5),
     "demo-tiny": lambda: demo.measure_demo("tiny", runs=3),
     "throughput-1": lambda: chain.measure_throughput(validators=1, rate=1500, seconds=20),

@@ -8,9 +8,17 @@ from flockchain.types.rows import SetMember
 
 
 def check_commit(
-    commit: Commit, members: tuple[SetMember, ...], height: int, block_id: bytes, genesis_hash: bytes
+    commit: Commit,
+    members: tuple[SetMember, ...],
+    height: int,
+    block_id: bytes,
+    genesis_hash: bytes,
+    known: Commit = EMPTY_COMMIT,
 ) -> None:
-    """Refuse unless more than 2/3 of the power of `members` precommitted `block_id` at `height`."""
+    """Refuse unless more than 2/3 of the power of `members` precommitted `block_id` at `height`.
+
+    What the caller has verified as `known`, a commit of this height by these members, is not verified again.
+    """
     if height == 0:
         if commit != EMPTY_COMMIT:
             raise Refused("bad-commit", "the first block carries the empty commit")
@@ -27,13 +35,16 @@ def check_commit(
     by_address = {member.address: member for member in members}
     body = encode(VoteBody(PRECOMMIT, commit.height, commit.round, commit.block_id))
     context = signing_context(VOTE_PURPOSE, genesis_hash)
+    is_same_vote = (known.height, known.round, known.block_id) == (commit.height, commit.round, commit.block_id)
+    verified = known.signatures if is_same_vote else ()
     power = 0
     for signature in commit.signatures:
         member = by_address.get(signature.validator)
         if member is None:
             name = format_address(signature.validator)
             raise Refused("bad-commit", f"{name} signed the commit but is no validator of height {height}")
-        if not is_signature_valid(member.public_key, context, body, signature.signature):
+        is_valid = signature in verified or is_signature_valid(member.public_key, context, body, signature.signature)
+        if not is_valid:
             raise Refused("bad-commit", f"the precommit of {format_address(member.address)} has a wrong signature")
         power += member.power
     total = sum(member.power for member in members)

@@ -12,14 +12,17 @@ from flockchain.execution.state import State
 from flockchain.execution.transactions import parse_tx
 from flockchain.execution.validators import compute_validators_hash, get_validators
 from flockchain.merkle import compute_root
-from flockchain.types.chain import PRECOMMIT, Block, Commit, Header, SignedVote
+from flockchain.types.chain import EMPTY_COMMIT, PRECOMMIT, Block, Commit, Header, SignedVote
 from flockchain.types.rows import Chain, RecentBlock, ValidatorRow
 
 
-def check_block(state: State, block: Block, verified: Container[bytes] = ()) -> None:
+def check_block(
+    state: State, block: Block, verified: Container[bytes] = (), known_commit: Commit = EMPTY_COMMIT
+) -> None:
     """Refuse a block that may not follow `state`; cheap rules first, signatures last.
 
-    `verified` holds hashes of transactions whose signature this node has already checked (its mempool's).
+    What this node has checked before is not checked again: `verified` holds hashes of transactions whose signature
+    is good (its mempool's), `known_commit` signatures of the last commit.
     """
     chain = state.get(Chain)
     _check_limits(chain, block)
@@ -27,7 +30,7 @@ def check_block(state: State, block: Block, verified: Container[bytes] = ()) -> 
     _check_links(state, chain, block)
     check_beacon(state.get(ValidatorRow, block.header.proposer), block.height, block.header.beacon_preimage)
     last = get_validators(state, chain.height) if chain.height else ()
-    check_commit(block.last_commit, last, chain.height, chain.last_block_id, chain.genesis_hash)
+    check_commit(block.last_commit, last, chain.height, chain.last_block_id, chain.genesis_hash, known_commit)
     _check_late_precommits(state, chain, block.late_precommits)
     for data in block.txs:
         parse_tx(data, chain, verified)

@@ -1,6 +1,6 @@
 """The tip of the chain: state and state tree in memory, the store beneath, and what the node asks of them."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 
 from flockchain.codec import encode
 from flockchain.consensus.messages import Step
@@ -9,10 +9,10 @@ from flockchain.consensus.proposals import FUTURE_ROUNDS
 from flockchain.crypto import format_address, is_signature_valid, signing_context
 from flockchain.errors import Refused
 from flockchain.execution.balances import get_account
-from flockchain.execution.block import BlockOutcome, check_block, execute_block, get_rotation, get_validators
+from flockchain.execution.block import check_block, execute_block, get_rotation, get_validators
 from flockchain.execution.commits import check_commit
 from flockchain.execution.genesis import load_state
-from flockchain.node.ports import Store
+from flockchain.node.ports import Decided, Store
 from flockchain.params import Params
 from flockchain.rotation import compute_proposer
 from flockchain.state_tree import StateTree, is_state_proof_valid
@@ -44,7 +44,7 @@ class Ledger:
         self.state, self.tree = load_state(store.load_rows())
         self.last_block = store.block(self.height)
         self.last_commit = store.commit(self.height) or EMPTY_COMMIT
-        """The commit that the next block carries."""
+        """That the newest block is decided; verified here."""
         self.had_work = self.height < FIRST_HEIGHTS or (self.last_block is not None and bool(self.last_block.txs))
         """Whether the newest block should be followed by one that proves its state root."""
         genesis_hash = self.chain.genesis_hash
@@ -89,7 +89,7 @@ class Ledger:
 
     def check(self, block: Block, verified: Container[bytes]) -> None:
         """Refuse a block that may not come next. `verified`: hashes of transactions with checked signatures."""
-        check_block(self.state, block, verified)
+        check_block(self.state, block, verified, self.last_commit)
 
     def check_commit(self, block: Block, commit: Commit) -> None:
         """Refuse unless `commit` decides `block` at the next height."""
@@ -144,16 +144,26 @@ class Ledger:
         }[step]
         return base_ms + delta_ms * round
 
-    def apply(self, block: Block, commit: Commit) -> BlockOutcome:
+    def apply(self, block: Block, commit: Commit) -> Decided:
         """Execute and persist a decided block that passed `check`; raises `Fault` when it cannot be stored."""
+        decided = self.execute(block, commit)
+        self.persist([decided])
+        return decided
+
+    def execute(self, block: Block, commit: Commit) -> Decided:
+        """The first half of `apply`. The block exists in memory alone: `persist` before anything else learns of it."""
         tree_before = self.tree.copy()
         outcome = execute_block(self.state, self.tree, block)
-        self.store.persist_block(block, commit, outcome)
         self.last_block, self.last_commit = block, commit
         self.had_work = outcome.had_work or self.height < FIRST_HEIGHTS
         self._before = (tree_before, outcome.replaced)
         self._proposers.clear()
-        return outcome
+        return block, commit, outcome
+
+    def persist(self, decided: Sequence[Decided]) -> None:
+        """The second half: store the blocks executed since the last call, all or none; raises `Fault`."""
+        self.store.persist_blocks(decided)
+        assert self.store.height == self.height, "what was executed is persisted"
 
     def prove(self, key: bytes) -> ProvenRow:
         """What the state before the newest block holds under `key`, proven by its header; raises `Refused`."""

@@ -7,7 +7,7 @@
     decided blocks from peers        BlockSync
     transactions                     TxGossip, Mempool
     adapter files                    BlobExchange
-    a decided block                  `_apply`: execute, persist, then tell all of the above
+    a decided block                  Ledger: executed, persisted; then `_settle` tells all of the above
 
 Synchronous and single-threaded: every entry is a method that returns when the effects are performed. Nothing here
 knows asyncio, so a simulator drives many nodes in one process with virtual time; run.py drives one with real time.
@@ -47,6 +47,7 @@ from flockchain.node.ports import (
     Blobs,
     Channel,
     Clock,
+    Decided,
     Network,
     NetworkEvent,
     PeerConnected,
@@ -107,7 +108,7 @@ class Node:
         )
         self.intake = ConsensusIntake(self.driver, self.ledger, self.mempool, clock)
         self.gossip = Gossip(self.ledger, self.driver, self.intake, network, clock)
-        self.sync = BlockSync(self.ledger, network, clock, self._apply)
+        self.sync = BlockSync(self.ledger, network, clock, self._settle)
         self.txs = TxGossip(self.ledger, self.mempool, network, clock, self.gossip)
         self.blobs = BlobExchange(self.ledger.state, blobs, network, clock, replicate=options.replicate_blobs)
         self.listeners: list[BlockListener] = []
@@ -245,24 +246,31 @@ class Node:
     # -- a decided block ----------------------------------------------------------------------------------------------
 
     def _apply(self, block: Block, commit: Commit) -> None:
-        """Execute and persist, then let everyone forget what the block settled."""
-        outcome = self.ledger.apply(block, commit)
+        """Execute and persist a block that is decided here."""
+        self._settle([self.ledger.apply(block, commit)])
+
+    def _settle(self, decided: Sequence[Decided]) -> None:
+        """Blocks are persisted: let everyone forget what they settled, and tell of them."""
         self.driver.leave_height()
         now_ms = max(self._clock.now_ms(), self.ledger.chain.time_ms)
-        self.mempool.update([result.hash for result in outcome.results], self.ledger.next_nonce, now_ms)
+        included = [result.hash for _, _, outcome in decided for result in outcome.results]
+        self.mempool.update(included, self.ledger.next_nonce, now_ms)
         if self.mempool.due_txs:
             self.mempool.recheck_due(lambda data: check_tx(self.ledger.state, data, now_ms))
-        self.blobs.on_block(outcome.write_set)
+        for block, _, outcome in decided:
+            self.blobs.on_block(outcome.write_set)
+            for listener in self.listeners:
+                listener(block, outcome)
+        block, commit, _ = decided[-1]
         log.info(
             "block",
             height=block.height,
-            txs=len(block.txs),
+            txs=len(included),
             id=commit.block_id.hex()[:16],
             round=commit.round,
             signed=len(commit.signatures),
+            **({"blocks": len(decided)} if len(decided) > 1 else {}),
         )
-        for listener in self.listeners:
-            listener(block, outcome)
         if self._early:
             self._clock.call_later(0, self._feed_early)
         self._schedule_start()

@@ -77,6 +77,10 @@ class Network(Protocol):
         """Count misbehaviour; at 100 points the peer is disconnected and banned for a while."""
 
 
+Decided = tuple[Block, Commit, BlockOutcome]
+"""A decided block, its commit, and what executing it left."""
+
+
 class Store(Protocol):
     """Decided blocks and the rows of the state after the newest of them. One writer."""
 
@@ -91,8 +95,8 @@ class Store(Protocol):
 
     def load_rows(self) -> Iterator[Row]: ...
 
-    def persist_block(self, block: Block, commit: Commit, outcome: BlockOutcome) -> None:
-        """Everything of one block, atomically and durably; raises `Fault`."""
+    def persist_blocks(self, decided: Sequence[Decided]) -> None:
+        """Everything of these consecutive blocks, atomically and durably; raises `Fault`."""
 
     def close(self) -> None: ...
 

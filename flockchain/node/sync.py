@@ -1,6 +1,6 @@
 """Catching up: a node that fell behind asks peers for decided blocks, checks each commit, and executes in order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -9,12 +9,14 @@ from flockchain.codec import decode, encode
 from flockchain.errors import Refused
 from flockchain.node.ledger import Ledger
 from flockchain.node.messages import BlockRequest, BlockResponse
-from flockchain.node.ports import Channel, Clock, Network, PeerId
+from flockchain.node.ports import Channel, Clock, Decided, Network, PeerId
 from flockchain.types.chain import Block, Commit
 
 log = structlog.get_logger()
 
 BLOCKS_PER_REQUEST = 32
+BLOCKS_PER_COMMIT = 64
+"""At most so many blocks are persisted together."""
 MAX_REQUESTS = 4
 """In flight or answered and waiting for their turn: bounds memory to as many responses."""
 MAX_RESPONSE_BYTES = 6 * 2**20
@@ -43,13 +45,18 @@ class _Range:
 class BlockSync:
     """Asks several peers at once, applies in order."""
 
-    def __init__(self, ledger: Ledger, network: Network, clock: Clock, apply: Callable[[Block, Commit], None]) -> None:
+    def __init__(
+        self, ledger: Ledger, network: Network, clock: Clock, on_decided: Callable[[Sequence[Decided]], None]
+    ) -> None:
+        """`on_decided` hears of blocks once they are persisted."""
         self._ledger = ledger
         self._network = network
         self._clock = clock
-        self._apply = apply
+        self._on_decided = on_decided
         self._heights: dict[PeerId, int] = {}
         self._ranges: dict[int, _Range] = {}
+        self._silences: dict[PeerId, int] = {}
+        """Requests that a peer left unanswered since its last answer: such peers are asked last."""
         self._is_applying = False
         self._allowances: dict[PeerId, tuple[int, int]] = {}
         """Per peer: milliseconds' worth of requests that it may still make, and as of when."""
@@ -74,6 +81,7 @@ class BlockSync:
         """A peer is gone: others are asked for what it owed."""
         self._heights.pop(peer, None)
         self._allowances.pop(peer, None)
+        self._silences.pop(peer, None)
         for first in [first for first, asked in self._ranges.items() if asked.peer == peer and not asked.decisions]:
             del self._ranges[first]
         self._ask()
@@ -85,6 +93,7 @@ class BlockSync:
             if asked.decisions is None and now_ms >= asked.asked_ms + REQUEST_TIMEOUT_MS:
                 self._network.penalize(asked.peer, SILENT_POINTS, "block request was not answered in time")
                 self._heights.pop(asked.peer, None)  # its next status brings it back
+                self._silences[asked.peer] = self._silences.get(asked.peer, 0) + 1
                 del self._ranges[asked.first]
         self._ask()
 
@@ -121,6 +130,7 @@ class BlockSync:
         asked = self._ranges.get(response.first)
         if asked is None or asked.peer != peer or asked.decisions is not None:
             return
+        self._silences.pop(peer, None)
         if not response.decisions:
             del self._ranges[response.first]
             self._heights.pop(peer, None)
@@ -156,8 +166,8 @@ class BlockSync:
     def _choose_peer(self, first: int) -> PeerId | None:
         connected = set(self._network.peers())
         able = sorted(peer for peer, height in self._heights.items() if height >= first and peer in connected)
-        burden = {peer: sum(r.peer == peer for r in self._ranges.values()) for peer in able}
-        return min(able, key=lambda peer: burden[peer], default=None)
+        burden = {peer: sum(r.peer == peer and r.decisions is None for r in self._ranges.values()) for peer in able}
+        return min(able, key=lambda peer: (self._silences.get(peer, 0), burden[peer]), default=None)
 
     def _drop_passed(self) -> None:
         for first in [first for first, asked in self._ranges.items() if asked.last <= self._ledger.height]:
@@ -168,22 +178,29 @@ class BlockSync:
     def _apply_slice(self) -> None:
         """Apply what is in order, for a short while; come back for the rest."""
         self._is_applying = False
-        end_ms = self._clock.now_ms() + SLICE_MS
+        self._apply_ready(self._clock.now_ms() + SLICE_MS)
+        if self._next_ready() is not None:
+            self._is_applying = True
+            self._clock.call_later(0, self._apply_slice)
+        self._ask()
+
+    def _apply_ready(self, end_ms: int) -> None:
+        """Execute blocks one by one and persist them together: one fsync for all. A crash leaves none or all."""
+        decided: list[Decided] = []
         while (ready := self._next_ready()) is not None:
-            if self._clock.now_ms() >= end_ms:
-                self._is_applying = True
-                self._clock.call_later(0, self._apply_slice)
-                return
             asked, (data, commit) = ready
             try:
-                self.apply_decision(data, commit)
+                decided.append(self._ledger.execute(self._check(data, commit), commit))
             except Refused as refusal:
                 log.warning("bad-block-in-sync", height=self._ledger.height + 1, reason=refusal.message)
                 self._network.penalize(asked.peer, BAD_BLOCK_POINTS, f"bad block in sync: {refusal.message}")
                 self._heights.pop(asked.peer, None)
                 self._ranges.pop(asked.first, None)
+            if len(decided) == BLOCKS_PER_COMMIT or self._clock.now_ms() >= end_ms:
                 break
-        self._ask()
+        if decided:
+            self._ledger.persist(decided)
+            self._on_decided(decided)
 
     def _next_ready(self) -> tuple[_Range, tuple[bytes, Commit]] | None:
         height = self._ledger.height + 1
@@ -194,7 +211,11 @@ class BlockSync:
 
     def apply_decision(self, data: bytes, commit: Commit) -> None:
         """Apply the next block, decided by others; raises `Refused` when block or commit is not sound."""
+        self._on_decided([self._ledger.apply(self._check(data, commit), commit)])
+
+    def _check(self, data: bytes, commit: Commit) -> Block:
+        """The next block; raises `Refused`."""
         block = decode(Block, data)
         self._ledger.check_commit(block, commit)
         self._ledger.check(block, ())
-        self._apply(block, commit)
+        return block

@@ -154,6 +154,21 @@ def test_a_commit_needs_more_than_two_thirds() -> None:
         check_block(ledger.state, ledger.build())
 
 
+def test_a_known_commit_vouches_for_its_own_signatures_alone() -> None:
+    ledger = Ledger()
+    ledger.produce()
+    good = ledger.commits[-1]
+    first = good.signatures[0]
+    forged = replace(good, signatures=(replace(first, signature=bytes(64)), *good.signatures[1:]))
+    ledger.commits[-1] = forged
+    block = ledger.build()
+    with pytest.raises(Refused, match="has a wrong signature"):
+        check_block(ledger.state, block, known_commit=good)
+    with pytest.raises(Refused, match="has a wrong signature"):
+        check_block(ledger.state, block, known_commit=replace(forged, round=1))
+    check_block(ledger.state, block, known_commit=forged)  # whoever calls answers for what is known
+
+
 def test_the_first_block_carries_the_empty_commit() -> None:
     ledger = Ledger()
     ledger.produce()

@@ -158,7 +158,7 @@ def test_a_store_gives_back_blocks_commits_and_the_state_after_them(store: Store
     assert list(store.load_rows()) == list(ledger.state.rows())
     for i in range(3):
         outcome = ledger.produce(ledger.tx("alice", transfer.Body(ledger.address("bob"), i + 1, "")))
-        store.persist_block(ledger.blocks[-1], ledger.commits[-1], outcome)
+        store.persist_blocks([(ledger.blocks[-1], ledger.commits[-1], outcome)])
     assert store.height == 3
     for height in (1, 2, 3):
         assert store.block(height) == ledger.blocks[height - 1]

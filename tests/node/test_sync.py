@@ -1,14 +1,16 @@
 """Catching up, with peers that are silent, lie, or leave."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from flockchain.codec import decode, encode
+from flockchain.execution.block import BlockOutcome
 from flockchain.node.messages import BlockResponse, decode_message
-from flockchain.node.ports import Channel
+from flockchain.node.ports import Channel, Decided
+from flockchain.node.sync import BLOCKS_PER_COMMIT
 from flockchain.types.chain import Block
 from tests.support.cluster import Cluster, Machine
 
@@ -77,6 +79,30 @@ def test_a_peer_that_leaves_is_replaced(behind: tuple[Cluster, Machine]) -> None
     cluster.machines[0].kill()
     cluster.run_to(BLOCKS, 60_000)
     cluster.restart(cluster.machines[0])
+
+
+def test_blocks_are_persisted_together_and_told_of_afterwards(behind: tuple[Cluster, Machine]) -> None:
+    cluster, away = behind
+    sizes: list[int] = []
+    persist = away.store.persist_blocks
+
+    def persist_blocks(decided: Sequence[Decided]) -> None:
+        persist(decided)
+        sizes.append(len(decided))
+
+    away.store.persist_blocks = persist_blocks  # type: ignore[method-assign]
+    cluster.restart(away)
+    told: list[int] = []
+
+    def listen(block: Block, _: BlockOutcome) -> None:
+        assert away.store.height >= block.height
+        told.append(block.height)
+
+    away.running.listeners.append(listen)
+    cluster.run_to(BLOCKS, 5_000)
+    assert told == list(range(told[0], told[-1] + 1)), "each block once, in order"
+    assert len(told) == sum(sizes)
+    assert 16 < max(sizes) <= BLOCKS_PER_COMMIT
 
 
 def test_an_observer_from_genesis_syncs_in_bounded_slices(behind: tuple[Cluster, Machine]) -> None:

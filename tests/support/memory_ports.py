@@ -11,6 +11,7 @@ from flockchain.errors import Refused
 from flockchain.execution.beacon import BeaconChain
 from flockchain.execution.block import BlockOutcome
 from flockchain.merkle import compute_proof, hash_leaf, is_proof_valid
+from flockchain.node.ports import Decided
 from flockchain.types.chain import (
     PROPOSAL_PURPOSE,
     TX_PURPOSE,
@@ -49,7 +50,11 @@ class MemoryStore:
             kind, data = self._rows[key]
             yield decode(kind, data)
 
-    def persist_block(self, block: Block, commit: Commit, outcome: BlockOutcome) -> None:
+    def persist_blocks(self, decided: Sequence[Decided]) -> None:
+        for block, commit, outcome in decided:
+            self._persist(block, commit, outcome)
+
+    def _persist(self, block: Block, commit: Commit, outcome: BlockOutcome) -> None:
         assert block.height == self.height + 1
         assert commit.block_id == block.block_id()
         self._blocks.append((encode(block), encode(commit)))
