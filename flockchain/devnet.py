@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,13 +105,14 @@ def create_devnet(
     chain_id: str = "flockchain-devnet",
     params: Params | None = None,
 ) -> Devnet:
-    """Write genesis, homes and keystore; nothing is started. Refuses a folder that holds something else."""
+    """Write genesis, homes and keystore; nothing is started. Refuses taken ports, or a folder with something else."""
     if not 1 <= validators <= MAX_VALIDATORS:
         raise Refused("bad-devnet", f"{validators} validators: a devnet has 1 to {MAX_VALIDATORS}")
     if not 1024 <= base_port <= 65_535 - PORTS_PER_NODE * validators:
         raise Refused("bad-devnet", f"base port {base_port}: need 1024 to {65_535 - PORTS_PER_NODE * validators}")
     if home.exists() and any(home.iterdir()):
         raise Refused("home-exists", f"{home} is not empty: choose another --home, or `devnet down --purge` it first")
+    _refuse_taken_ports(base_port, range(validators))
     names = list(accounts) or [f"account{i}" for i in range(DEFAULT_ACCOUNTS)]
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     devnet = Devnet(home)
@@ -188,13 +189,9 @@ def start_devnet(devnet: Devnet, *, timeout_s: float = START_TIMEOUT_S) -> None:
     """Start the nodes that do not run, detached; returns once every node has reached height 2."""
     record = devnet.record()
     running = running_pids(devnet)
-    pids: list[int] = []
-    for index in range(record["validators"]):
-        pid = running.get(index)
-        if pid is None:
-            _refuse_taken_ports(record["base_port"], index)
-            pid = start_node(devnet, index)
-        pids.append(pid)
+    indexes = range(record["validators"])
+    _refuse_taken_ports(record["base_port"], [index for index in indexes if index not in running])
+    pids = [running[index] if index in running else start_node(devnet, index) for index in indexes]
     _write_record(devnet, {**record, "pids": pids})
     if not wait_until(lambda: _is_ready(devnet), timeout_s=timeout_s, every_s=0.05):
         stopped = [i for i in range(record["validators"]) if i not in running_pids(devnet)]
@@ -333,10 +330,14 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _refuse_taken_ports(base_port: int, index: int) -> None:
-    for port in (p2p_port(base_port, index), api_port(base_port, index)):
+def _refuse_taken_ports(base_port: int, indexes: Iterable[int]) -> None:
+    """Refuse, before anything is made or started, when a port of one of these nodes is in use."""
+    for port in (port(base_port, index) for index in indexes for port in (p2p_port, api_port)):
         if not _is_free(port):
-            raise Refused("port-taken", f"port {port} is in use: stop what uses it, or give another --base-port")
+            raise Refused(
+                "port-taken",
+                f"port {port} is in use: stop what uses it, or make a new network with another --base-port",
+            )
 
 
 def _write_record(devnet: Devnet, record: dict[str, Any]) -> None:
