@@ -3,8 +3,9 @@
 Wanted are the files that the chain has recorded, from PUBLISH on: submissions, attested candidates, global adapters.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -29,7 +30,9 @@ UNPUBLISHED = frozenset({"enroll", "train"})
 @dataclass(slots=True)
 class _Wanted:
     size_bytes: int
-    holders: set[PeerId]
+    holders: set[PeerId] = field(default_factory=set)
+    unasked: deque[int] = field(default_factory=deque)
+    """Chunks to ask for. What is lost on the way is found missing once all have been asked for."""
 
 
 class BlobExchange:
@@ -114,7 +117,7 @@ class BlobExchange:
             except Refused as refusal:
                 log.warning("blob-not-taken", root=root.hex(), size_bytes=size_bytes, reason=refusal.message)
                 continue
-            self._wanted[root] = _Wanted(size_bytes, set())
+            self._wanted[root] = _Wanted(size_bytes)
             self._asked_ms = 0
 
     # -- fetching -----------------------------------------------------------------------------------------------------
@@ -126,17 +129,19 @@ class BlobExchange:
         for root, wanted in list(self._wanted.items()):
             if not wanted.holders:
                 continue
-            for index in self._blobs.missing(root):
+            if not wanted.unasked and all(asked != root for asked, _ in self._in_flight):
+                wanted.unasked.extend(self._blobs.missing(root))
+            while wanted.unasked:
                 if len(self._in_flight) >= MAX_IN_FLIGHT:
                     return
-                if (root, index) in self._in_flight:
-                    continue
                 peer = self._choose_holder(wanted)
                 if peer is None:
                     break
+                index = wanted.unasked[0]
                 if not self._network.send(peer, Channel.BLOBS, encode(ChunkRequest(root, index))):
                     wanted.holders.discard(peer)
                     break
+                wanted.unasked.popleft()
                 self._in_flight[root, index] = (peer, self._clock.now_ms() + CHUNK_TIMEOUT_MS)
 
     def _choose_holder(self, wanted: _Wanted) -> PeerId | None:
