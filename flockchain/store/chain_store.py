@@ -224,7 +224,7 @@ def _write_meta(connection: Connection, name: str, value: bytes) -> None:
 
 
 def _write_block(connection: Connection, block: Block, commit: Commit, outcome: Outcome) -> None:
-    connection.execute(insert(blocks).values(block_values(block, commit, outcome)))
+    connection.execute(_INSERT_BLOCK, block_values(block, commit, outcome))
     _write_many(connection, _INSERT_TX, [tx_values(block, i, r) for i, r in enumerate(outcome.results)])
     _write_many(connection, _INSERT_RECEIPT, [receipt_values(block, i, r) for i, r in enumerate(outcome.receipts)])
     _write_rows(connection, outcome.write_set)
@@ -282,6 +282,7 @@ def _compile_upsert() -> str:
     return _compile(upsert.on_conflict_do_update(index_elements=["key"], set_={"ref": new.ref, "value": new.value}))
 
 
+_INSERT_BLOCK = insert(blocks)
 _INSERT_TX = _compile(insert(txs))
 _INSERT_RECEIPT = _compile(insert(receipts))
 _UPSERT_ROW = _compile_upsert()

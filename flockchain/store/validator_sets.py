@@ -3,7 +3,7 @@
 A set is stored when it differs from the one before, and goes on until the next one begins.
 """
 
-from sqlalchemy import Connection, LargeBinary, desc, insert, literal, select
+from sqlalchemy import Connection, Insert, Integer, LargeBinary, bindparam, desc, insert, select
 
 from flockchain.codec import decode, encode
 from flockchain.store.tables import validator_sets
@@ -16,10 +16,18 @@ Validators = tuple[Validator, ...]
 def write_set(connection: Connection, row: ValidatorSet) -> None:
     """Keep the set of a height above all stored ones, if it is a new one."""
     members = encode(tuple(Validator(m.address, m.public_key, m.power) for m in row.members))
+    connection.execute(_KEEP_NEW, {"new_height": row.height, "new_members": members})
+
+
+def _make_keep_new() -> Insert:
+    """Built once: building a statement costs more than running it, and every block runs this one."""
     newest = select(validator_sets.c.members).order_by(desc(validator_sets.c.height)).limit(1).scalar_subquery()
-    given = literal(members, LargeBinary)
-    values = select(literal(row.height), given).where(given.is_distinct_from(newest))
-    connection.execute(insert(validator_sets).from_select(["height", "members"], values))
+    given = bindparam("new_members", type_=LargeBinary)
+    values = select(bindparam("new_height", type_=Integer), given).where(given.is_distinct_from(newest))
+    return insert(validator_sets).from_select(["height", "members"], values)
+
+
+_KEEP_NEW = _make_keep_new()
 
 
 def read_set(connection: Connection, height: int) -> Validators | None:
