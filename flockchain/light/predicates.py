@@ -171,6 +171,8 @@ def check_overlap(trusted: LightBlockLike, block: LightBlockLike, signers: froze
 
 def check_decided(block: LightBlockLike, signers: frozenset[bytes]) -> None:
     """More than 2/3 of the block's own validators, by power, precommitted it."""
+    if not block.next_validators:
+        raise NotVerified("bad-validators", f"block {block.header.height} names nobody to sign the next one")
     power, total = _sum_power(block.validators, signers), _total(block.validators)
     if 3 * power <= 2 * total:
         raise NotVerified(
@@ -192,8 +194,6 @@ def _check_set(rules: Rules[B], members: Sequence[ValidatorLike], found: bytes, 
             "bad-validators",
             f"the validators given for height {height} hash to {found.hex()}, the header names {expected.hex()}",
         )
-    if not members:
-        raise NotVerified("bad-validators", f"the validator set of height {height} is empty")
     if len({member.address for member in members}) != len(members):
         raise NotVerified("bad-validators", f"the validator set of height {height} names a validator twice")
     for member in members:

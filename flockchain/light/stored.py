@@ -5,9 +5,11 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Generic
 
 from flockchain.codec import decode, encode
 from flockchain.errors import Fault, Refused
+from flockchain.light.rules import B
 from flockchain.types.light import LightBlock
 
 KEEP = 16
@@ -15,34 +17,34 @@ KEEP = 16
 FORMAT = 1
 
 
-class MemoryStore:
+class MemoryStore(Generic[B]):
     """`TrustedStore` without a file."""
 
     def __init__(self, keep: int = KEEP) -> None:
         assert keep >= 1
         self._keep = keep
-        self._blocks: dict[int, LightBlock] = {}
+        self._blocks: dict[int, B] = {}
         self.root: tuple[int, bytes] | None = None
 
-    def begin(self, block: LightBlock, block_id: bytes) -> None:
-        self.root = (block.height, block_id)
+    def begin(self, block: B, block_id: bytes) -> None:
+        self.root = (block.header.height, block_id)
         self._blocks.clear()
         self.put([block])
 
     def heights(self) -> Sequence[int]:
         return sorted(self._blocks)
 
-    def get(self, height: int) -> LightBlock:
+    def get(self, height: int) -> B:
         return self._blocks[height]
 
-    def put(self, blocks: Sequence[LightBlock]) -> None:
+    def put(self, blocks: Sequence[B]) -> None:
         for block in blocks:
-            self._blocks[block.height] = block
+            self._blocks[block.header.height] = block
         for height in sorted(self._blocks)[: -self._keep]:
             del self._blocks[height]
 
 
-class FileStore(MemoryStore):
+class FileStore(MemoryStore[LightBlock]):
     """`TrustedStore` in one JSON file, replaced as a whole; raises `Fault` when it is damaged."""
 
     def __init__(self, path: Path, genesis_hash: bytes, keep: int = KEEP) -> None:
