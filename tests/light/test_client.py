@@ -96,6 +96,21 @@ def test_a_node_that_falls_back_is_told_so(chain: LightChain) -> None:
         client.update(chain.now_ms)
 
 
+def test_a_node_that_changes_its_newest_block_is_refused(chain: LightChain) -> None:
+    """Asked again at the same height, it gives another block, as well signed as the first."""
+    primary = chain.provider()
+    client = chain.client(primary)
+    client.update(chain.now_ms)
+    block = chain.blocks[20]
+    forger = Forger(chain.ledger.genesis_hash, NAMES)
+    primary.blocks[20] = forger.sign(
+        replace(block.header, txs_root=sha256(b"second thought")), block.validators, block.next_validators
+    )
+    with pytest.raises(NotVerified, match="gives another block 20 than the verified one"):
+        client.update(chain.now_ms)
+    assert client.newest == block
+
+
 def test_nothing_is_verified_without_trust(chain: LightChain) -> None:
     client = LightClient(chain.rules, chain.provider(), [], MemoryStore(), OPTIONS)
     for attempt in (lambda: client.update(chain.now_ms), lambda: client.verify_height(3, chain.now_ms)):
