@@ -21,7 +21,7 @@ from flockchain.execution.staking import is_drawn_in_open_round
 from flockchain.execution.state import State
 from flockchain.params import PPM, Params
 from flockchain.types.rows import OpenTask, Task, TrainingRound
-from flockchain.types.task import TaskSpec
+from flockchain.types.task import BUILT_AGGREGATORS, BUILT_MODES, BUILT_PRECISIONS, TaskSpec
 
 __all__ = [
     "check_spec",
@@ -94,6 +94,12 @@ def open_task(context: Context, creator: bytes, nonce: int, spec: TaskSpec, pool
     return task
 
 
+def _check_built(what: str, name: str, built: tuple[str, ...]) -> None:
+    """Refuse what no learner of this version can run: the task would open and then stall."""
+    if name not in built:
+        raise Refused("bad-task", f"{what} {name!r} is not built in this version; there are: {', '.join(built)}")
+
+
 def check_spec(spec: TaskSpec) -> None:
     """Refuse a task that contradicts itself, whatever the chain's parameters."""
     _check_names("domains", spec.domains)
@@ -109,8 +115,9 @@ def check_spec(spec: TaskSpec) -> None:
             f"{spec.rounds} rounds of updates up to {UPDATE_MAX} on a grid {GRID_FACTOR} times finer reach {reach}, "
             f"and must stay below {GRID_LIMIT} to be exact in float32",
         )
-    if spec.model.mode == "stacked" and spec.rounds != 1:
-        raise Refused("bad-task", f"mode stacked grows the rank each round: it is for 1 round, not {spec.rounds}")
+    _check_built("LoRA mode", spec.model.mode, BUILT_MODES)
+    _check_built("judging precision", spec.model.precision, BUILT_PRECISIONS)
+    _check_built("aggregator", spec.model.aggregator, BUILT_AGGREGATORS)
     if len(spec.initial_adapter) not in (0, 32):
         raise Refused(
             "bad-task", f"initial_adapter is a root of 32 bytes or empty, not {len(spec.initial_adapter)} bytes"

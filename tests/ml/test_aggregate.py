@@ -228,3 +228,12 @@ def test_a_global_adapter_beyond_exact_float32_is_refused() -> None:
     delta[module][0, 0] = 1
     with pytest.raises(OverflowError, match=f"{module} would exceed"):
         add_to_global(previous, delta)
+
+
+def test_the_chain_opens_tasks_only_for_what_the_learners_have_built() -> None:
+    from flockchain.types.task import BUILT_AGGREGATORS, BUILT_MODES
+    from ml.aggregate import list_rules
+    from ml.spec import MODES
+
+    assert list_rules() == BUILT_AGGREGATORS
+    assert MODES == BUILT_MODES
