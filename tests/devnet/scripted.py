@@ -6,8 +6,9 @@ and every judge says that it harms. All else is real: transactions, ingress, blo
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,21 @@ class Cast:
             return False
 
         wait_until(is_there, ROUND_TIMEOUT_S)
+
+    def is_over(self) -> bool:
+        return bool(self.task()["status"] != "open")
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Everyone runs by itself, as worker processes do, until the block ends."""
+        ends = [self.pool.submit(member.run) for member in self.members.values()]
+        try:
+            yield
+        finally:
+            for member in self.members.values():
+                member.stop()
+            for end in ends:
+                end.result(timeout=ROUND_TIMEOUT_S)
 
     def play_to(self, phase: str, *, silent: Sequence[str] = ()) -> None:
         """Until the round is in this phase, with no draw pending."""

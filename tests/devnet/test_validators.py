@@ -1,12 +1,15 @@
 """Any one of the four validators dies by -9 in any phase: the round settles, the node returns, all agree."""
 
+import os
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from flockchain.client import Json
 from tests.devnet.network import VALIDATORS, Network
 from tests.devnet.scripted import Cast, make_task_spec, make_update
+from tests.support.processes import wait_until
 
 pytestmark = [pytest.mark.devnet, pytest.mark.slow]
 FIRST_TO_ACT = {
@@ -45,3 +48,22 @@ def check_settled(cast: Cast, settled: Json) -> None:
     assert {reward["account"] for reward in settled["rewards"]} == {
         cast.members[name].me for name in (*HONEST, *cast.judge_names)
     }
+
+
+def test_free_running_participants_and_validators_killed_at_random(network: Network, tmp_path: Path) -> None:
+    """Nobody waits for the test here: the workers' own loops run while one validator after another dies anywhere."""
+    seed = int.from_bytes(os.urandom(4), "big")
+    print(f"seed {seed}")
+    random = Random(seed)
+    poison = {POISONER: make_update(POISONER, sign=-1)}
+    with Cast(network, tmp_path, make_task_spec(rounds=4), poison) as cast, cast.running():
+        while cast.task()["status"] == "open":
+            victim, witness = random.sample(range(VALIDATORS), 2)
+            network.kill(victim)
+            height = int(network.status(witness)["height"]) + random.randrange(12)
+            wait_until(lambda w=witness, h=height: cast.is_over() or network.status(w)["height"] >= h, 60)  # type: ignore[misc]
+            network.restart()
+        for number in range(1, 5):
+            check_settled(cast, cast.round(number))
+    network.check_agreement()
+    network.check_nobody_signed_twice()
