@@ -13,7 +13,7 @@ LoraMode = Literal["shared_a", "alternating", "stacked"]
 BUILT_PRECISIONS = ("bf16", "fp32")
 BUILT_MODES = ("shared_a",)
 BUILT_AGGREGATORS = ("coordinate_median", "mean_norm_clip", "trimmed_mean")
-"""What the learners of this version can run; a test holds them equal to `ml.spec.MODES` and `ml.aggregate.list_rules()`."""
+"""What the learners of this version can run; a test holds them equal to what `ml` has built."""
 RewardRule = Literal["flalliance", "merit"]
 Status = Literal["scored", "unavailable", "malformed", "copy", "abstain"]
 """What a committee member says of one adapter: measured; bytes not to be had; refused at ingress (with a
