@@ -69,6 +69,8 @@ EARLY_BYTES = 24 * 2**20
 """Messages of the height after the one in progress, kept until it begins."""
 LONELY_MS = 3_000
 """After a start, how long to wait for enough peers before beginning a height without them."""
+PROOF_DELAY_MS = 100
+"""How long after a block with work the one that proves its state root may wait for transactions to carry."""
 FAULT_POINTS = 50
 BlockListener = Callable[[Block, BlockOutcome], None]
 
@@ -295,10 +297,7 @@ class Node:
         now_ms = self._clock.now_ms()
         if self.sync.is_catching_up or (not self._has_company() and now_ms < self._started_ms + LONELY_MS):
             return  # the tick comes back to it
-        has_work = self.mempool.has_ready(self.ledger.next_nonce) or is_block_due(
-            self.ledger.state, now_ms, self.ledger.had_work
-        )
-        if not has_work or now_ms < self.ledger.earliest_next_ms():
+        if now_ms < self._find_next_ms():
             self._schedule_start()
             return
         self.driver.begin_height()
@@ -307,18 +306,23 @@ class Node:
         """Come back when the next height may begin: soon when there is work, else at the next deadline."""
         if self._cancel_start is not None:
             self._cancel_start()
-        state, earliest_ms = self.ledger.state, self.ledger.earliest_next_ms()
-        if not self.ledger.had_work and not self.mempool.has_ready(self.ledger.next_nonce):
-            idle_ms = self.ledger.chain.time_ms + self.ledger.params.consensus.idle_block_interval_ms
-            due_ms = compute_next_due_ms(state)
-            next_ms = idle_ms if due_ms is None else min(idle_ms, due_ms)
-            if not is_block_due(state, earliest_ms, last_block_had_work=False):
-                earliest_ms = max(earliest_ms, next_ms)
-        wait_ms = max(0, earliest_ms - self._clock.now_ms())
+        wait_ms = max(0, self._find_next_ms() - self._clock.now_ms())
         if self.driver.is_active or not self._is_validator():
             self._cancel_start = None
         else:
             self._cancel_start = self._clock.call_later(wait_ms, self._try_start)
+
+    def _find_next_ms(self) -> int:
+        """When there is, or will be, work for the next height, and it may begin."""
+        ledger, earliest_ms = self.ledger, self.ledger.earliest_next_ms()
+        if self.mempool.has_ready(ledger.next_nonce) or is_block_due(
+            ledger.state, earliest_ms, last_block_had_work=False
+        ):
+            return earliest_ms
+        last_ms = ledger.chain.time_ms
+        idle_ms = last_ms + (PROOF_DELAY_MS if ledger.had_work else ledger.params.consensus.idle_block_interval_ms)
+        due_ms = compute_next_due_ms(ledger.state)
+        return max(earliest_ms, idle_ms if due_ms is None else min(idle_ms, due_ms))
 
     def _is_validator(self) -> bool:
         """Whether we sign the next height; others begin it when they hear of it."""

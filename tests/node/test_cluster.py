@@ -1,5 +1,6 @@
 """Four real nodes over simulated ports: decide, crash, lag, lose messages, and agree."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -7,6 +8,7 @@ import pytest
 
 from flockchain.codec import decode, encode
 from flockchain.execution.balances import get_account
+from flockchain.node.ledger import BUSY_INTERVAL_MS
 from flockchain.node.messages import ProposalMessage, VoteMessage, decode_message
 from flockchain.node.ports import Channel
 from flockchain.types.chain import PREVOTE, Block, ProposalBody, VoteBody
@@ -28,6 +30,22 @@ def test_a_transfer_is_final_on_all_nodes_within_moments(tmp_path: Path) -> None
     cluster.world.run_until(lambda: all(balance(m, "bob") == before + 7 for m in cluster.machines), 1_000)
     assert cluster.world.now_ms - started_ms < 100
     cluster.check_agreement()
+
+
+def test_blocks_under_load_keep_a_pace_and_the_proof_of_a_lone_transfer_does_not_delay_the_next(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.run_to(2)
+    node, store = cluster.machines[0].running, cluster.machines[0].store
+    for count in (30, 30, 1, 1):
+        for _ in range(count):
+            node.submit(cluster.transfer("alice", "bob", 1))
+        cluster.world.run_until(lambda: not len(node.mempool), 5_000)
+    blocks = [block for h in range(3, node.ledger.height + 1) if (block := store.block(h)) is not None]
+    gaps = [(len(a.txs), b.header.time_ms - a.header.time_ms) for a, b in pairwise(blocks)]
+    assert [gap for txs, gap in gaps if txs >= 20], "there was load"
+    assert all(gap >= BUSY_INTERVAL_MS for txs, gap in gaps if txs >= 20)
+    assert [len(block.txs) for block in blocks][-2:] == [1, 1], "no empty block between two that follow each other"
+    assert gaps[-1][1] < BUSY_INTERVAL_MS
 
 
 def test_an_idle_network_makes_a_block_only_when_the_idle_interval_passes(tmp_path: Path) -> None:
