@@ -45,12 +45,12 @@ def test_an_entry_is_never_replaced(keystore: Keystore) -> None:
 
 
 def test_a_test_key_asks_for_no_passphrase(keystore: Keystore) -> None:
-    keystore.create("devnet0", b"")
+    address = keystore.create("devnet0", b"")
 
     def never() -> bytes:
         raise AssertionError("asked for a passphrase")
 
-    keystore.open("devnet0", never)
+    assert address_of(bytes(keystore.open("devnet0", never).verify_key)) == address
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 65])

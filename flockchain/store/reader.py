@@ -8,8 +8,7 @@ write-ahead log cannot begin anew.
 """
 
 from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -18,8 +17,8 @@ from sqlalchemy import ColumnElement, Connection, Select, desc, func, select
 
 from flockchain.codec import decode
 from flockchain.errors import Malformed
-from flockchain.store.chain_store import check_schema, decode_row, read_block, read_commit
-from flockchain.store.connection import faults, open_reader
+from flockchain.store.chain_store import decode_row, read_block, read_commit
+from flockchain.store.read_only import ReadOnlyFile
 from flockchain.store.tables import blocks, height_of, make_id, meta, position_of, receipts, state_rows, txs
 from flockchain.store.validator_sets import read_set
 from flockchain.types.chain import Block, Commit, Header
@@ -84,24 +83,11 @@ class StoredReceipt:
     receipt: Receipt
 
 
-class Reader:
-    """Opens the file of a running or stopped node; raises `Fault` when it is absent, damaged or of another version."""
+class Reader(ReadOnlyFile["Snapshot"]):
+    """Typed selects for the API and the command line; see `ReadOnlyFile`."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path.absolute()
-        with faults(self._path):
-            self._engine = open_reader(self._path)
-            with self._engine.begin() as connection:
-                check_schema(connection, self._path)
-
-    @contextmanager
-    def snapshot(self) -> Iterator["Snapshot"]:
-        """The chain as of now, unchanged while the block lasts."""
-        with faults(self._path), self._engine.begin() as connection:
-            yield Snapshot(connection)
-
-    def close(self) -> None:
-        self._engine.dispose()
+        super().__init__(path, Snapshot)
 
 
 class Snapshot:

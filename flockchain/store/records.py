@@ -4,7 +4,6 @@ A `Reader` answers questions and trusts what it finds; an auditor reads every co
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ from flockchain.codec import encode
 from flockchain.store.chain_store import (
     Outcome,
     block_values,
-    check_schema,
     compute_ref,
     receipt_values,
     tx_values,
 )
-from flockchain.store.connection import faults, open_reader
+from flockchain.store.read_only import ReadOnlyFile
 from flockchain.store.tables import blocks, height_of, make_id, meta, receipts, state_rows, txs
 from flockchain.types.chain import Block, Commit
 from flockchain.types.rows import Row
@@ -28,24 +26,11 @@ RecordRow = tuple[Any, ...]
 _ROWS_AT_ONCE = 10_000
 
 
-class Records:
-    """Opens the file of a running or stopped node; raises `Fault` when it is absent, damaged or of another version."""
+class Records(ReadOnlyFile["RecordSnapshot"]):
+    """Raw rows for the auditor; see `ReadOnlyFile`."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path.absolute()
-        with faults(self._path):
-            self._engine = open_reader(self._path)
-            with self._engine.begin() as connection:
-                check_schema(connection, self._path)
-
-    @contextmanager
-    def snapshot(self) -> Iterator["RecordSnapshot"]:
-        """The file as of now, unchanged while the block lasts."""
-        with faults(self._path), self._engine.begin() as connection:
-            yield RecordSnapshot(connection)
-
-    def close(self) -> None:
-        self._engine.dispose()
+        super().__init__(path, RecordSnapshot)
 
 
 class RecordSnapshot:

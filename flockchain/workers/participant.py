@@ -5,6 +5,7 @@ restart, of itself or of its node, in any phase, is no special case.
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def log_report(what: str, figures: dict[str, Any]) -> None:
     structlog.get_logger().info(what, **figures)
 
 
-class Participant:
+class Participant(ABC):
     """One key in one task."""
 
     def __init__(self, client: Client, key: SigningKey, task: int, folder: Path, report: Report = log_report) -> None:
@@ -74,12 +75,13 @@ class Participant:
         finally:
             self.outbox.close()
 
+    @abstractmethod
     def finish(self, task: Json) -> None:
-        """What is left to do once the task is over; nothing unless a subclass says so."""
+        """Do what is left once the task is over."""
 
+    @abstractmethod
     def step(self, task: Json, round_: Json) -> None:
         """Do what the chain still lacks from this participant in this phase; subclasses say what."""
-        raise NotImplementedError
 
     # Sending
 
