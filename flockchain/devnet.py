@@ -41,6 +41,7 @@ from flockchain.params import UFLK_PER_FLK, ConsensusParams, Params, StakeParams
 
 DEFAULT_BASE_PORT = 26_600
 PORTS_PER_NODE = 10
+SPARE_PORTS = (20_000, 32_000)
 DEFAULT_VALIDATORS = 4
 DEFAULT_ACCOUNTS = 12
 MAX_VALIDATORS = 64
@@ -285,11 +286,15 @@ def last_log_line(devnet: Devnet, index: int) -> str:
 
 
 def find_free_base_port(validators: int) -> int:
-    """A base port whose ports are all free now, for tests and demos."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        start: int = probe.getsockname()[1]
-    for base in range(start - start % 10, 64_000, PORTS_PER_NODE):
+    """A base port whose ports are all free now, for tests and demos.
+
+    Below the range from which the system takes ports for outgoing connections (32,768 on Linux, 49,152 by RFC 6335):
+    a peer's connection could otherwise take a port between this check and the node's start.
+    """
+    places = range(SPARE_PORTS[0], SPARE_PORTS[1] - PORTS_PER_NODE * validators, PORTS_PER_NODE)
+    base: int
+    first = os.getpid() * 7 % len(places)  # processes that look at the same time begin in different places
+    for base in (*places[first:], *places[:first]):
         if all(_is_free(port(base, i)) for i in range(validators) for port in (p2p_port, api_port)):
             return base
     raise Fault("no free range of ports on 127.0.0.1")

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import httpx
 
+from flockchain.devnet import find_free_base_port, p2p_port
 from flockchain.execution.beacon import BeaconChain
 from flockchain.genesis import Genesis, GenesisAccount, GenesisValidator, save_genesis, sign_possession
 from flockchain.node.config import ApiConfig, Config, P2pConfig
@@ -36,13 +36,8 @@ def wait_until(predicate: Callable[[], bool], timeout_s: float = 10.0) -> None:
 
 
 def find_free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    base = find_free_base_port(count)
+    return [p2p_port(base, index) for index in range(count)]
 
 
 class NodeProcess:
