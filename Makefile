@@ -39,6 +39,7 @@ check: setup
 
 sim: setup
 	$(BIN)/python -m tests.simulator --seeds 10000
+	$(BIN)/python -m tests.simulator --seeds 10000 --app chain
 
 bench: setup
 	$(BIN)/python -m bench
