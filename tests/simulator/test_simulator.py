@@ -1,4 +1,4 @@
-"""Networks of real cores, 300 over a toy and 300 over the real execution: safety under faults, then liveness once they heal; the same seed, the same run."""
+"""Networks of real cores, 300 over a toy, 300 over the real execution: safety under faults, then liveness after."""
 
 import os
 import subprocess
