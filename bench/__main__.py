@@ -15,7 +15,7 @@ BENCHMARKS: dict[str, Callable[[], list[Result]]] = {
     "rest": rest.measure_rest,
     "simulator": lambda: simulator.measure_simulator(runs=5),
     "catch-up": lambda: [catch_up.measure_catch_up(blocks=2_000, runs=3)],
-    "demo": lambda: demo.measure_demo("demo", runs=5),
+    "demo-demo": lambda: demo.measure_demo("demo", runs=5),
     "demo-tiny": lambda: demo.measure_demo("tiny", runs=3),
     "throughput-1": lambda: chain.measure_throughput(validators=1, rate=1500, seconds=20),
 }

@@ -7,14 +7,22 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.report import Result, summarize
+from bench.report import Result, save, summarize
 
 DEMO_TIMEOUT_S = 1_800
 
 
 def measure_demo(model: str, runs: int) -> list[Result]:
     """`flockchain demo --model MODEL`, each run with another seed. Times include everything after set-up."""
-    documents = [run_demo(model, seed) for seed in range(runs)]
+    documents = []
+    for seed in range(runs):
+        documents.append(run_demo(model, seed))
+        save(f"demo-{model}", make_results(model, documents))  # hours of work do not depend on the last run
+    return make_results(model, documents)
+
+
+def make_results(model: str, documents: list[dict[str, Any]]) -> list[Result]:
+    """Over the runs so far."""
     refused = [count_honest_refused(document) for document in documents]
     caught = [count_poisoner_rejected(document) for document in documents]
     if model == "tiny":

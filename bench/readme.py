@@ -11,6 +11,9 @@ BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
 SHOWN = {
     "demo_s": "`make demo` after set-up",
     "demo_rss_mb": "the same, peak resident memory of all processes, summed",
+    "demo_gain_ppm/code": "loss saved by the global adapter on unseen code",
+    "demo_gain_ppm/literature": "the same, literature",
+    "demo_gain_ppm/medicine": "the same, medicine",
     "demo_tiny_s": "`flockchain demo --model tiny`",
     "honest_refused": "honest adapters rejected in those runs",
     "start_s/4_validators": "devnet of 4 validators, from command to height 2",

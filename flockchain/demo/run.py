@@ -39,6 +39,7 @@ from flockchain.txs import create_task
 
 VALIDATORS = 4
 STOP_TIMEOUT_S = 10.0
+FINISH_TIMEOUT_S = 30.0
 SAMPLE_EVERY_S = 1.0
 Worker = subprocess.Popen[bytes]
 
@@ -104,6 +105,7 @@ def run_demo(options: Options, watcher: Watcher) -> Outcome:
             task = _create_task(client, devnet, size, base_dir, tuple(sorted(data.test)))
             with _workers(devnet, size, data, task, options) as workers:
                 rounds = watcher.watch(client, task, lambda: _check_workers(workers), options.timeout_s)
+                _wait_for_workers(workers)
             return _collect(options, size, devnet, client, task, rounds, base_dir, data, began, memory)
 
 
@@ -165,6 +167,16 @@ def _check_workers(workers: dict[str, Worker]) -> None:
     for name, worker in workers.items():
         if worker.poll() not in (None, 0):
             raise Fault(f"participant {name} stopped with code {worker.returncode}: see its log.jsonl")
+
+
+def _wait_for_workers(workers: dict[str, Worker]) -> None:
+    """They end by themselves once the task is over, after handing the last global adapter to a node."""
+    deadline = time.monotonic() + FINISH_TIMEOUT_S
+    for name, worker in workers.items():
+        try:
+            worker.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise Fault(f"participant {name} did not end within {FINISH_TIMEOUT_S:.0f} s of its task's end") from None
 
 
 def _collect(
