@@ -197,8 +197,7 @@ def find_recorded_blobs(state: State, task: int, number: int) -> Iterator[tuple[
         return
     for submission in state.iterate(Submission, task, number):
         yield submission.root, submission.size_bytes
-    for attestation in state.iterate(Attestation, task, number):
-        yield attestation.body.candidate, attestation.body.size_bytes
+    # Only the settled candidate: before that, one attester's word for its size would bind every node.
     if training.candidate_root:
         yield training.candidate_root, training.candidate_size_bytes
 

@@ -6,7 +6,7 @@ from flockchain.codec import decode
 from flockchain.consensus.events import ProposalReceived, VoteReceived
 from flockchain.consensus.messages import Proposal, Vote
 from flockchain.consensus.proposals import FUTURE_ROUNDS
-from flockchain.errors import Refused
+from flockchain.errors import Malformed, Refused
 from flockchain.execution.validity import compute_last_commit_hash
 from flockchain.merkle import compute_root
 from flockchain.node.consensus_driver import ConsensusDriver
@@ -16,7 +16,7 @@ from flockchain.node.mempool import Mempool
 from flockchain.node.messages import ProposalMessage, VoteMessage
 from flockchain.node.ports import Clock
 from flockchain.node.records import ProposalRecord, VoteRecord
-from flockchain.types.chain import Block, SignedVote
+from flockchain.types.chain import PREVOTE, Block, SignedVote, VoteBody
 
 log = structlog.get_logger()
 
@@ -109,6 +109,9 @@ class ConsensusIntake:
         """Feed the proof of lock of a re-proposal, unless its polka was seen already."""
         if proposal.valid_round < 0 or self._driver.core.polka(proposal.height, proposal.valid_round) is not None:
             return
+        wanted = VoteBody(PREVOTE, proposal.height, proposal.valid_round, proposal.value_id)
+        if any(signed.body != wanted for signed in votes):  # foreign votes would fill the book's places
+            raise Malformed(f"the proof of lock of height {proposal.height} holds votes for something else")
         for signed in votes:
             if self._driver.book.vote(to_vote(signed)) is None:
                 self._ledger.check_vote(signed)

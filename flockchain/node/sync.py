@@ -24,6 +24,8 @@ REQUEST_TIMEOUT_MS = 5_000
 SLICE_MS = 50
 """Longest run of blocks applied before the loop serves others."""
 BAD_BLOCK_POINTS = 100
+EMPTY_POINTS = 20
+"""For a claim without the blocks: others must not wait for heights that nobody has."""
 SILENT_POINTS = 1
 """Slow is no offence; for ever silent is one."""
 SERVED_BURST = 16
@@ -130,12 +132,13 @@ class BlockSync:
         asked = self._ranges.get(response.first)
         if asked is None or asked.peer != peer or asked.decisions is not None:
             return
-        self._silences.pop(peer, None)
         if not response.decisions:
+            self._network.penalize(peer, EMPTY_POINTS, f"claimed height {asked.last} and has no block {asked.first}")
             del self._ranges[response.first]
             self._heights.pop(peer, None)
             self._ask()
             return
+        self._silences.pop(peer, None)
         asked.decisions = response.decisions[: asked.last - asked.first + 1]
         asked.last = asked.first + len(asked.decisions) - 1
         if not self._is_applying:

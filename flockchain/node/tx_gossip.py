@@ -57,12 +57,14 @@ class TxGossip:
             tx_hash = sha256(data)
             if self._mempool.is_seen(tx_hash):
                 continue
-            self._mempool.note_seen(tx_hash)
             try:
                 self._mempool.add(check_tx(self._ledger.state, data, self._clock.now_ms()), data)
+                self._mempool.note_seen(tx_hash)
                 new.append(data)
             except Refused as refusal:
+                # What only our state refuses may be fine a block later: it is taken when it comes again.
                 if refusal.code in FAULTY:
+                    self._mempool.note_seen(tx_hash)
                     fault = Malformed(f"peer sent a bad transaction: {refusal.message}")
         if new:
             self._gossip.relay(Channel.MEMPOOL, TxBatch(tuple(new)), peer)
