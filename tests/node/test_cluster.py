@@ -232,6 +232,26 @@ def test_forged_consensus_messages_change_nothing(tmp_path: Path, seed: int) -> 
     cluster.check_agreement()
 
 
+def test_a_proof_of_lock_made_of_foreign_votes_fills_no_book(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.run_to(2)
+    victim, sender = cluster.machines[0], cluster.machines[1]
+    decided = victim.running.ledger.store.block(victim.height)
+    assert decided is not None
+    foreign = tuple(cluster.txs.sign_vote("val2", VoteBody(PREVOTE, 1, r, b"x" * 32)) for r in range(50))
+    for round_ in range(1, 9):
+        header = msgspec.structs.replace(decided.header, time_ms=decided.header.time_ms + round_)
+        block = msgspec.structs.replace(decided, header=header)
+        body = ProposalBody(victim.height + 1, round_, block.block_id(), 0)
+        message = ProposalMessage(cluster.txs.sign_proposal("val1", body), encode(block), foreign)
+        cluster.net.transmit(sender.id, victim.id, Channel.CONSENSUS, encode(message))
+    cluster.world.run_for(100)
+    assert any("proof of lock" in str(penalty) for penalty in victim.network.penalties)
+    victim.running.submit(cluster.transfer("alice", "bob", 1))
+    cluster.run_to(cluster.min_height() + 1)
+    cluster.check_agreement()
+
+
 def test_a_block_with_foreign_contents_is_its_senders_fault_not_the_blocks(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
     cluster.run_to(2)
