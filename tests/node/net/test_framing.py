@@ -158,12 +158,15 @@ def test_fuzzed_plaintext_of_a_real_peer_never_crashes() -> None:
     print(f"seed {seed}")
     rng = random.Random(seed)
     sealer, reader = stream()
+    refused = 0
     for _ in range(5_000):
         frame = bytes((rng.randrange(6),)) + rng.randrange(200).to_bytes(4, "big") + rng.randbytes(rng.randrange(200))
         try:
             reader.feed(sealer.seal(frame))
         except Refused:
+            refused += 1
             sealer, reader = stream()
+    assert 0 < refused < 5_000, f"seed {seed}: random frames are both taken and refused"
 
 
 def test_memory_follows_bytes_received_not_bytes_announced() -> None:
