@@ -112,3 +112,5 @@ def test_an_observer_from_genesis_syncs_in_bounded_slices(behind: tuple[Cluster,
     cluster.restart(fresh)
     cluster.restart(away)
     cluster.run_to(BLOCKS, 60_000)
+    assert fresh.height >= BLOCKS
+    cluster.check_agreement()
