@@ -33,6 +33,7 @@ from flockchain.consensus.events import (
     VoteReceived,
 )
 from flockchain.consensus.messages import PolkaCertificate, Proposal, Step, Vote
+from flockchain.consensus.proposals import FUTURE_ROUNDS
 from flockchain.errors import Refused
 from flockchain.node.builder import build_next_block
 from flockchain.node.height_book import HeightBook, to_proposal, to_proposal_body, to_vote, to_vote_body
@@ -224,6 +225,11 @@ class ConsensusDriver:
             log.warning("decided-block-dropped", height=self.book.height, block=block_id.hex())
             return  # a peer that sees our status sends it with its commit
         commit = self.book.make_commit(round, block_id, certificate.votes)
+        powers = self._ledger.powers(self.book.height)
+        if not powers.is_quorum(sum(powers.power_of(signature.validator) for signature in commit.signatures)):
+            # The core counted a vote that our signer refused (a log lost beside its signer state): no certificate.
+            log.error("decided-without-quorum", height=self.book.height, block=block_id.hex())
+            return  # a peer that sees our status sends the block with a whole commit
         self._on_decided(self.book.blocks[block_id][0], commit)
 
     def _report(self, first: Vote | Proposal, second: Vote | Proposal) -> None:
@@ -269,8 +275,9 @@ class ConsensusDriver:
 
     def add_block(self, block_id: bytes, block: Block, data: bytes, is_valid: bool) -> None:
         """Hold a block of this height with our verdict."""
-        current = {proposal.value_id for proposal in self.core.proposals_of(self.core.round)}
-        needed = {self.core.valid_value, self.core.locked_value, *current}
+        rounds = range(self.core.round, self.core.round + FUTURE_ROUNDS + 1) if self.is_active else ()
+        kept = {proposal.value_id for round in rounds for proposal in self.core.proposals_of(round)}
+        needed = {self.core.valid_value, self.core.locked_value, *kept}
         self.book.add_block(block_id, block, data, is_valid, needed)
 
     def feed_polka(self, height: int, round: int, block_id: bytes, votes: tuple[SignedVote, ...]) -> None:

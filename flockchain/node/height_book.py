@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable
 from flockchain.consensus.messages import Proposal, Vote, VoteKind
 from flockchain.types.chain import Block, Commit, CommitSignature, ProposalBody, SignedProposal, SignedVote, VoteBody
 
-MAX_BLOCKS = 16
+MAX_BLOCKS = 32
+"""Room for two proposals of the current and of each of ten future rounds, the lock, and some that nobody needs."""
 MAX_VOTES_PER_VALIDATOR = 1_024
 """Far beyond what consensus keeps of one validator; only an equivocator reaches it."""
 MAX_PROPOSALS = 1_024
@@ -34,7 +35,7 @@ class HeightBook:
     ) -> None:
         """Hold a block; beyond the limit the oldest goes that is not among the `needed` ids."""
         if len(self.blocks) >= MAX_BLOCKS:
-            oldest = next(held for held in self.blocks if held not in needed)
+            oldest = next((held for held in self.blocks if held not in needed), next(iter(self.blocks)))
             del self.blocks[oldest], self.verdicts[oldest]
         self.blocks[block_id] = (block, data)
         self.verdicts[block_id] = is_valid

@@ -57,7 +57,7 @@ class Status(Canonical, frozen=True, tag=3):
     """Of the height in progress, `decided_height + 1`."""
     is_started: bool
     """Whether that height is in progress, or waits for work."""
-    block_ids: Annotated[tuple[Hash, ...], Meta(max_length=16)]
+    block_ids: Annotated[tuple[Hash, ...], Meta(max_length=32)]
     """Blocks of the height in progress that the sender holds."""
     peers: UInt
 
