@@ -4,6 +4,7 @@ import ipaddress
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
+from math import ceil
 from typing import Generic, TypeVar
 
 from flockchain.crypto import parse_address
@@ -12,6 +13,8 @@ from flockchain.node.ports import PeerId
 
 BAN_POINTS = 100
 MAX_REMEMBERED = 10_000
+CLOCK_GRAIN_S = 0.001
+"""A difference of two readings of the clock is exact to less than this."""
 
 K = TypeVar("K", bound=Hashable)
 
@@ -116,7 +119,7 @@ class PenaltyBook(Generic[K]):
         """Raise `Refused` while the key is banned."""
         record = self._records.get(key)
         if record is not None and now_s < record.banned_until_s:
-            left_s = int(record.banned_until_s - now_s) + 1
+            left_s = max(1, ceil(record.banned_until_s - now_s - CLOCK_GRAIN_S))
             raise Refused("banned", f"banned for another {left_s} s: {record.reason}")
 
     def _points_now(self, record: _Record, now_s: float) -> float:

@@ -53,7 +53,7 @@ def test_misbehaviour_while_banned_does_not_hide_the_reason() -> None:
     book: PenaltyBook[str] = PenaltyBook(ban_s=60.0, forgive_points_per_s=1.0)
     assert book.add("a", 100, "the reason", 0.0)
     assert not book.add("a", 100, "more", 1.0)
-    with pytest.raises(Refused, match="another 60 s: the reason"):
+    with pytest.raises(Refused, match="another 59 s: the reason"):
         book.check("a", 1.0)
 
 
@@ -62,3 +62,13 @@ def test_the_book_has_a_last_page() -> None:
     for key in range(MAX_REMEMBERED + 1):
         book.add(key, 5, "small", 0.0)
     assert (book.points(0, 0.0), book.points(1, 0.0)) == (0, 5)
+
+
+def test_the_time_left_of_a_ban_is_never_more_than_the_ban() -> None:
+    for now_s in (0.0, 0.1, 7.3, 1e5 + 0.7, 1e6 + 1 / 3):
+        book: PenaltyBook[str] = PenaltyBook(ban_s=600.0, forgive_points_per_s=1.0)
+        book.add("peer", 100, "no reason", now_s)
+        with pytest.raises(Refused, match="banned for another 600 s: no reason"):
+            book.check("peer", now_s)
+        with pytest.raises(Refused, match="banned for another 1 s: no reason"):
+            book.check("peer", now_s + 599.9999)
