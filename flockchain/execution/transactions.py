@@ -49,6 +49,8 @@ class CheckedTx:
     fee_uflk: int
     is_due: bool
     """Free, with the reserved lane, ordered by `deadline_ms`."""
+    duty: tuple[int, int] | None
+    """Task and training round in which it is due; None for a report of an offence and for all that pay."""
     deadline_ms: int
     """End of the phase in which it is due; the expiry for all others."""
     size_bytes: int
@@ -130,6 +132,7 @@ def check_tx(state: State, tx_bytes: bytes, now_ms: int) -> CheckedTx:
         kind=tx.kind,
         fee_uflk=0 if is_due else tx.fee_uflk,
         is_due=is_due,
+        duty=_get_duty(parsed) if is_due else None,
         deadline_ms=_get_deadline_ms(state, parsed) if is_due else tx.expires_ms,
         size_bytes=parsed.size_bytes,
         expires_ms=tx.expires_ms,
@@ -201,8 +204,14 @@ def _nonce_refusal(account: Account, tx: Tx) -> Refused:
     return Refused(f"nonce-{word}", f"nonce {tx.nonce} is {word}: the next of this account is {account.nonce}")
 
 
+def _get_duty(parsed: ParsedTx) -> tuple[int, int] | None:
+    """The task and training round that the body names."""
+    task, number = getattr(parsed.body, "task", None), getattr(parsed.body, "round", None)
+    return (task, number) if task is not None and number is not None else None
+
+
 def _get_deadline_ms(state: State, parsed: ParsedTx) -> int:
     """End of the phase of the training round that the body names; the expiry where it names none."""
-    task, number = getattr(parsed.body, "task", None), getattr(parsed.body, "round", None)
-    training = state.find(TrainingRound, task, number) if task is not None and number is not None else None
+    duty = _get_duty(parsed)
+    training = state.find(TrainingRound, *duty) if duty is not None else None
     return training.deadline_ms if training else parsed.tx.expires_ms

@@ -1,7 +1,8 @@
 """Transactions that wait for a block: bounded, ordered by nonce within a sender and by fee between senders.
 
 Two lanes. Due transactions (the free ones that drawn members owe) have space of their own and go first, earliest
-deadline first; all others pay, and the lowest fee per byte is evicted when space runs out.
+deadline first, and the latest deadline is evicted when space runs out; a duty waits once. All others pay, and the
+lowest fee per byte is evicted.
 """
 
 import heapq
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 from flockchain.errors import Refused
 from flockchain.execution.block import CheckedTx
+from flockchain.node.selection import NextNonce, Selection, Waiting
 from flockchain.params import PPM
 
 SEEN_HASHES = 65_536
@@ -19,8 +21,8 @@ DUE_SHARE = 2
 REPLACEMENT_PERCENT = 110
 """A transaction replaces one of the same sender and nonce when it pays at least so much of its fee."""
 
-NextNonce = Callable[[bytes], int]
-"""The nonce that the state expects next of an address."""
+MAX_DUE_PER_ACCOUNT = 16
+"""Due transactions of one account, of all its duties and reports of offences together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +32,6 @@ class Limits:
     max_per_account: int = 64
     reserved_ppm: int = 500_000
     """Part of a block kept for due transactions."""
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A transaction in the pool with its place in the order of arrival."""
-
-    checked: CheckedTx
-    data: bytes
-    arrival: int
-
-    @property
-    def fee_rate(self) -> int:
-        """Fee in millionths of an uflk per byte."""
-        return self.checked.fee_uflk * PPM // self.checked.size_bytes
-
-    @property
-    def priority(self) -> tuple[int, int]:
-        """Sorts ascending from the best paid to the worst, older first."""
-        return (-self.fee_rate, self.arrival)
 
 
 @dataclass(slots=True)
@@ -74,6 +57,7 @@ class Mempool:
         self._paying = _Lane(limits.max_txs, limits.max_bytes)
         self._due = _Lane(max(1, limits.max_txs // DUE_SHARE), max(1, limits.max_bytes // DUE_SHARE))
         self._eviction: list[tuple[int, int, bytes]] = []  # (fee rate, -arrival, hash), entries may be stale
+        self._due_eviction: list[tuple[int, int, bytes]] = []  # (-deadline_ms, -arrival, hash), entries may be stale
         self._expiry: list[tuple[int, bytes]] = []  # (expires_ms, hash), entries may be stale
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._arrivals = 0
@@ -119,21 +103,22 @@ class Mempool:
         new = Waiting(checked, data, self._arrivals)
         of_sender = self._by_sender.get(checked.sender, {})
         self._check_account(of_sender, new)
-        replaced = of_sender.get(checked.nonce)
-        if replaced is not None:
-            self._check_replacement(replaced, new)
-            self._remove(replaced)
+        replaced = [w for w in (of_sender.get(checked.nonce), _find_same_duty(of_sender, checked)) if w is not None]
+        for old in replaced:
+            self._check_replacement(old, new)
+        for old in dict.fromkeys(replaced):
+            self._remove(old)
         try:
             self._make_room(new)
         except Refused:
-            if replaced is not None:
-                self._insert(replaced)
+            for old in dict.fromkeys(replaced):
+                self._insert(old)
             raise
         self._insert(new)
 
     def reap(self, max_bytes: int, max_txs: int, next_nonce: NextNonce) -> list[bytes]:
         """Transactions for the next block, each sender's in nonce order without a gap: due ones, then by fee."""
-        picked = _Picked(max_bytes, max_txs, next_nonce)
+        picked = Selection(max_bytes, max_txs, next_nonce)
         reserved = max_bytes * self._limits.reserved_ppm // PPM
         due = (w for w in self._by_hash.values() if w.checked.is_due)
         for waiting in sorted(due, key=lambda w: (w.checked.deadline_ms, w.arrival)):
@@ -185,13 +170,23 @@ class Mempool:
     # -- adding -------------------------------------------------------------------------------------------------------
 
     def _check_account(self, of_sender: dict[int, Waiting], new: Waiting) -> None:
-        limit = self._limits.max_per_account
-        if len(of_sender) >= limit and new.checked.nonce not in of_sender and not new.checked.is_due:
-            raise Refused("account-limit", f"{len(of_sender)} transactions of this account wait, at most {limit} may")
+        if new.checked.nonce in of_sender:
+            return
+        alike = sum(1 for waiting in of_sender.values() if waiting.checked.is_due == new.checked.is_due)
+        limit = MAX_DUE_PER_ACCOUNT if new.checked.is_due else self._limits.max_per_account
+        if alike >= limit:
+            lane = "due transactions" if new.checked.is_due else "transactions"
+            raise Refused("account-limit", f"{alike} {lane} of this account wait, at most {limit} may")
 
     def _check_replacement(self, old: Waiting, new: Waiting) -> None:
+        if old.checked.is_due:
+            if _is_same_duty(old.checked, new.checked) and new.checked.nonce < old.checked.nonce:
+                return  # the old one waits behind a nonce that may never come
+            raise Refused(
+                "nonce-taken", f"the {old.checked.kind} with nonce {old.checked.nonce} waits already and is due: wait"
+            )
         needed = -(-old.checked.fee_uflk * REPLACEMENT_PERCENT // 100)
-        if old.checked.is_due or (new.checked.fee_uflk < max(needed, 1) and not new.checked.is_due):
+        if new.checked.fee_uflk < max(needed, 1) and not new.checked.is_due:
             raise Refused(
                 "nonce-taken",
                 f"another transaction with nonce {old.checked.nonce} waits with a fee of {old.checked.fee_uflk} uflk; "
@@ -199,33 +194,31 @@ class Mempool:
             )
 
     def _make_room(self, new: Waiting) -> None:
-        """Evict whoever pays less per byte, until `new` fits; refuses, evicting nobody, when that is not enough."""
-        if new.checked.is_due:
-            if not self._due.has_room(new.checked.size_bytes):
-                raise _full(self._due)
-            return
+        """Evict whoever has less claim to its lane, until `new` fits; refuses, evicting nobody, when nothing helps."""
+        lane = self._due if new.checked.is_due else self._paying
+        eviction = self._due_eviction if new.checked.is_due else self._eviction
         victims: list[Waiting] = []
-        while not _fits(self._paying, new, victims):
-            victim = self._pop_cheapest(new)
+        while not _fits(lane, new, victims):
+            victim = self._pop_weakest(eviction, new)
             if victim is None:
                 for kept in victims:
-                    heapq.heappush(self._eviction, (kept.fee_rate, -kept.arrival, kept.checked.hash))
-                raise _full(self._paying)
+                    heapq.heappush(eviction, kept.claim)
+                raise _full(lane)
             victims.append(victim)
         for victim in victims:
             self._remove(victim)
 
-    def _pop_cheapest(self, new: Waiting) -> Waiting | None:
-        """The held transaction with the lowest fee rate below that of `new`, off the eviction heap."""
-        while self._eviction:
-            rate, _, tx_hash = self._eviction[0]
+    def _pop_weakest(self, eviction: list[tuple[int, int, bytes]], new: Waiting) -> Waiting | None:
+        """The held transaction of the new one's lane with the least claim, if less than its, off the eviction heap."""
+        while eviction:
+            strength, _, tx_hash = eviction[0]
             waiting = self._by_hash.get(tx_hash)
-            if waiting is None or waiting.checked.is_due:
-                heapq.heappop(self._eviction)
+            if waiting is None or waiting.checked.is_due != new.checked.is_due:
+                heapq.heappop(eviction)
                 continue
-            if rate >= new.fee_rate:
+            if strength >= new.claim[0]:
                 return None
-            heapq.heappop(self._eviction)
+            heapq.heappop(eviction)
             return waiting
         return None
 
@@ -237,8 +230,7 @@ class Mempool:
         self._by_hash[checked.hash] = new
         self._by_sender.setdefault(checked.sender, {})[checked.nonce] = new
         heapq.heappush(self._expiry, (checked.expires_ms, checked.hash))
-        if not checked.is_due:
-            heapq.heappush(self._eviction, (new.fee_rate, -new.arrival, checked.hash))
+        heapq.heappush(self._due_eviction if checked.is_due else self._eviction, new.claim)
         self._trim_heaps()
 
     def _remove(self, old: Waiting) -> None:
@@ -256,14 +248,16 @@ class Mempool:
         """Stale entries never outnumber live ones by more than a constant."""
         bound = 2 * len(self._by_hash) + 1_024
         if len(self._eviction) > bound:
-            paying = (w for w in self._by_hash.values() if not w.checked.is_due)
-            self._eviction = [(w.fee_rate, -w.arrival, w.checked.hash) for w in paying]
+            self._eviction = [w.claim for w in self._by_hash.values() if not w.checked.is_due]
             heapq.heapify(self._eviction)
+        if len(self._due_eviction) > bound:
+            self._due_eviction = [w.claim for w in self._by_hash.values() if w.checked.is_due]
+            heapq.heapify(self._due_eviction)
         if len(self._expiry) > bound:
             self._expiry = [(w.checked.expires_ms, w.checked.hash) for w in self._by_hash.values()]
             heapq.heapify(self._expiry)
 
-    def _reap_paying(self, picked: "_Picked") -> None:
+    def _reap_paying(self, picked: Selection) -> None:
         heads: list[tuple[tuple[int, int], Waiting]] = []
         for sender, of_sender in self._by_sender.items():
             head = of_sender.get(picked.nonce_of(sender))
@@ -278,57 +272,23 @@ class Mempool:
                     heapq.heappush(heads, (following.priority, following))
 
 
-class _Picked:
-    """A block's transactions while they are chosen."""
-
-    def __init__(self, max_bytes: int, max_txs: int, next_nonce: NextNonce) -> None:
-        self.data: list[bytes] = []
-        self.size_bytes = 0
-        self._max_bytes = max_bytes
-        self._max_txs = max_txs
-        self._next_nonce = next_nonce
-        self._nonces: dict[bytes, int] = {}
-
-    @property
-    def is_full(self) -> bool:
-        return len(self.data) >= self._max_txs or self.size_bytes >= self._max_bytes
-
-    def nonce_of(self, sender: bytes) -> int:
-        """The nonce that this sender needs next within the block."""
-        if sender not in self._nonces:
-            self._nonces[sender] = self._next_nonce(sender)
-        return self._nonces[sender]
-
-    def chain_to(self, waiting: Waiting, of_sender: dict[int, Waiting]) -> list[Waiting]:
-        """The sender's transactions from its next nonce up to this one; none when there is a gap."""
-        nonces = range(self.nonce_of(waiting.checked.sender), waiting.checked.nonce + 1)
-        return [of_sender[n] for n in nonces] if all(n in of_sender for n in nonces) else []
-
-    def take_all(self, chain: list[Waiting]) -> None:
-        for waiting in chain:
-            if not self.take(waiting):
-                return
-
-    def take(self, waiting: Waiting) -> bool:
-        """Add it if it fits."""
-        size = waiting.checked.size_bytes
-        if len(self.data) >= self._max_txs or self.size_bytes + size > self._max_bytes:
-            return False
-        self.data.append(waiting.data)
-        self.size_bytes += size
-        self._nonces[waiting.checked.sender] = waiting.checked.nonce + 1
-        return True
-
-
 def _fits(lane: _Lane, new: Waiting, victims: list[Waiting]) -> bool:
     txs = lane.txs - len(victims)
     size_bytes = lane.size_bytes - sum(victim.checked.size_bytes for victim in victims)
     return txs < lane.max_txs and size_bytes + new.checked.size_bytes <= lane.max_bytes
 
 
+def _is_same_duty(one: CheckedTx, other: CheckedTx) -> bool:
+    return one.duty is not None and (one.kind, one.duty) == (other.kind, other.duty)
+
+
+def _find_same_duty(of_sender: dict[int, Waiting], checked: CheckedTx) -> Waiting | None:
+    return next((waiting for waiting in of_sender.values() if _is_same_duty(waiting.checked, checked)), None)
+
+
 def _full(lane: _Lane) -> Refused:
     return Refused(
         "mempool-full",
-        f"the mempool holds {lane.txs} transactions of {lane.size_bytes} bytes that pay at least as much: "
-        "offer a higher fee or try again later",
+        f"this lane of the mempool holds {lane.txs} transactions of {lane.size_bytes} bytes that pay at least as much, "
+        "or are due no later: offer a higher fee or try again later",
     )

@@ -7,16 +7,24 @@ import pytest
 from flockchain.crypto import sha256
 from flockchain.errors import Refused
 from flockchain.execution.block import CheckedTx
-from flockchain.node.mempool import Limits, Mempool
+from flockchain.node.mempool import MAX_DUE_PER_ACCOUNT, Limits, Mempool
 
 SIZE = 200
 FAR_MS = 10_000
 
 
 def make(
-    sender: str, nonce: int, fee: int = 300, *, due_ms: int = 0, size: int = SIZE, expires_ms: int = FAR_MS
+    sender: str,
+    nonce: int,
+    fee: int = 300,
+    *,
+    due_ms: int = 0,
+    round: int | None = None,
+    size: int = SIZE,
+    expires_ms: int = FAR_MS,
 ) -> tuple[CheckedTx, bytes]:
-    data = f"{sender} {nonce} {fee} {due_ms}".encode().ljust(size)
+    """With `due_ms` a due transaction, of that training round of task 1, or (without) a report of an offence."""
+    data = f"{sender} {nonce} {fee} {due_ms} {round}".encode().ljust(size)
     checked = CheckedTx(
         hash=sha256(data),
         sender=sender.encode(),
@@ -24,6 +32,7 @@ def make(
         kind="transfer",
         fee_uflk=0 if due_ms else fee,
         is_due=bool(due_ms),
+        duty=None if round is None else (1, round),
         deadline_ms=due_ms or expires_ms,
         size_bytes=size,
         expires_ms=expires_ms,
@@ -102,6 +111,43 @@ def test_a_full_pool_still_takes_what_is_due() -> None:
     assert pool.due_txs == 1
     with pytest.raises(Refused, match="the mempool holds 1"):
         pool.add(*make("n", 0, due_ms=5_000))
+
+
+def test_the_latest_deadline_leaves_a_full_lane_for_an_earlier_one() -> None:
+    pool = make_pool(max_txs=4)
+    pool.add(*make("late", 0, due_ms=9_000))
+    pool.add(*make("soon", 0, due_ms=5_000))
+    with pytest.raises(Refused, match="due no later"):
+        pool.add(*make("later", 0, due_ms=9_500))
+    pool.add(*make("now", 0, due_ms=4_000))
+    assert names(list(pool)) == ["soon 0", "now 0"]
+    assert pool.due_txs == 2
+
+
+def test_a_duty_waits_once() -> None:
+    pool = make_pool()
+    pool.add(*make("m", 3, due_ms=5_000, round=7))
+    with pytest.raises(Refused, match="with nonce 3 waits already and is due") as refusal:
+        pool.add(*make("m", 4, due_ms=5_000, round=7))
+    assert refusal.value.code == "nonce-taken"
+    pool.add(*make("m", 4, due_ms=6_000, round=8))
+    assert pool.due_txs == 2
+
+
+def test_a_duty_behind_a_nonce_that_may_never_come_makes_way() -> None:
+    pool = make_pool()
+    pool.add(*make("m", 3, due_ms=5_000, round=7))
+    pool.add(*make("m", 0, due_ms=5_000, round=7))
+    assert names(list(pool)) == ["m 0"]
+
+
+def test_reports_of_offences_are_bounded_by_account() -> None:
+    pool = make_pool()
+    for nonce in range(MAX_DUE_PER_ACCOUNT):
+        pool.add(*make("m", nonce, due_ms=9_000))
+    with pytest.raises(Refused, match="16 due transactions of this account wait, at most 16 may"):
+        pool.add(*make("m", MAX_DUE_PER_ACCOUNT, due_ms=9_000))
+    pool.add(*make("m", MAX_DUE_PER_ACCOUNT))  # those that pay have a limit of their own
 
 
 def test_bytes_are_bounded_as_counts_are() -> None:
