@@ -23,14 +23,16 @@ def measure_demo(model: str, runs: int) -> list[Result]:
 
 def make_results(model: str, documents: list[dict[str, Any]]) -> list[Result]:
     """Over the runs so far."""
-    refused = [count_honest_refused(document) for document in documents]
+    rejected = [len(get_honest(document, "rejected")) for document in documents]
+    left_out = [get_honest(document, "others") for document in documents]
     caught = [count_poisoner_rejected(document) for document in documents]
     if model == "tiny":
         return [summarize("demo_tiny_s", "s", [d["seconds"] for d in documents])]
     return [
         summarize("demo_s", "s", [d["seconds"] for d in documents]),
         summarize("demo_rss_mb", "MiB", [d["peak_rss_bytes"] / 2**20 for d in documents], digits=0),
-        summarize("honest_refused", "adapters", refused, digits=0, poisoner_rejected_per_run=caught),
+        summarize("honest_rejected", "adapters", rejected, digits=0, poisoner_rejected_per_run=caught),
+        summarize("honest_left_out", "adapters", [len(x) for x in left_out], digits=0, reasons_per_run=left_out),
         *(
             summarize(
                 f"demo_gain_ppm/{domain}",
@@ -55,13 +57,14 @@ def run_demo(model: str, seed: int) -> dict[str, Any]:
     return document
 
 
-def count_honest_refused(document: dict[str, Any]) -> int:
-    """Honest adapters that were rejected, left out or slashed, over all rounds."""
-    return sum(
-        item["trainer"] != "poisoner"
+def get_honest(document: dict[str, Any], group: str) -> list[dict[str, Any]]:
+    """Honest adapters of all rounds that were "rejected" (and slashed), or left out and not slashed ("others")."""
+    return [
+        {"round": round_["round"], **item}
         for round_ in document["rounds"]
-        for item in (*round_["rejected"], *round_["others"])
-    )
+        for item in round_[group]
+        if item["trainer"] != "poisoner"
+    ]
 
 
 def count_poisoner_rejected(document: dict[str, Any]) -> int:
