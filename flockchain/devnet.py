@@ -128,6 +128,18 @@ def create_devnet(
     return devnet
 
 
+def check_same_devnet(devnet: Devnet, **wanted: int | None) -> None:
+    """Refuse wishes that differ from what the home was made with: they would be ignored in silence."""
+    record = devnet.record()
+    for name, value in wanted.items():
+        if value is not None and value != record[name]:
+            raise Refused(
+                "other-devnet",
+                f"{devnet.home} holds a devnet with {name} {record[name]}, not {value}: leave the option out to resume "
+                "it, choose another --home, or `devnet down --purge` it first",
+            )
+
+
 def devnet_params() -> Params:
     """Parameters for one machine: quick to unbond, otherwise the defaults of a real network."""
     return Params(

@@ -10,6 +10,7 @@ from flockchain.devnet import (
     DEFAULT_BASE_PORT,
     DEFAULT_VALIDATORS,
     Devnet,
+    check_same_devnet,
     create_devnet,
     describe_devnet,
     purge_devnet,
@@ -23,17 +24,30 @@ DEFAULT_HOME = Path.home() / ".flockchain" / "devnet"
 
 @app.command()
 def up(
-    validators: Annotated[int, typer.Option(min=1, max=64, help="Number of validator processes.")] = DEFAULT_VALIDATORS,
+    validators: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Number of validator processes.", show_default=str(DEFAULT_VALIDATORS)),
+    ] = None,
     home: HomeOption = None,
     base_port: Annotated[
-        int, typer.Option(help="Node i listens on base-port + 10*i (peers) and the port after it (REST).")
-    ] = DEFAULT_BASE_PORT,
+        int | None,
+        typer.Option(
+            help="Node i listens on base-port + 10*i (peers) and the port after it (REST).",
+            show_default=str(DEFAULT_BASE_PORT),
+        ),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Make or resume a network and leave it running. Example: flockchain devnet up --validators 4"""
     devnet = Devnet(home or DEFAULT_HOME)
-    if not devnet.record_path.exists():
-        create_devnet(devnet.home, validators=validators, base_port=base_port)
+    if devnet.record_path.exists():
+        check_same_devnet(devnet, validators=validators, base_port=base_port)
+    else:
+        create_devnet(
+            devnet.home,
+            validators=DEFAULT_VALIDATORS if validators is None else validators,
+            base_port=DEFAULT_BASE_PORT if base_port is None else base_port,
+        )
     start_devnet(devnet)
     _show(describe_devnet(devnet), json)
 

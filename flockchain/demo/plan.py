@@ -26,9 +26,9 @@ POOL_UFLK = 9_000 * UFLK_PER_FLK
 BOND_UFLK = 1_000 * UFLK_PER_FLK
 MIN_BOND_UFLK = 500 * UFLK_PER_FLK
 LONGEST_PHASE_MS = 900_000
-TOLERANCE_PPM = 5_000
-"""Between the largest lower bound of an honest specialist's harm elsewhere (.14 %) and the least of a poisoner's,
-at the strength of use: docs/decisions/0021-demo-sizes.md."""
+TOLERANCE_PPM = 7_500
+"""Between the largest lower bound of an honest specialist's harm elsewhere and the least of a poisoner's, at the
+strength of use: docs/decisions/0021-demo-sizes.md."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,10 +78,12 @@ class FileTrainer:
         self._base: Any = None
 
     def __call__(self, model: Model, train_spec: TrainSpec, start: GlobalAdapter | None) -> tuple[Update, int]:
+        from ml.memory import return_freed_memory
         from ml.train import train_update
 
         blocks = self.blocks(model, train_spec)
         result = train_update(self.base(model), model.spec, train_spec, blocks, start, progress=self._progress)
+        return_freed_memory()
         self.report(
             "own loss",
             {"before_nats": round(result.loss_before, 4), "after_nats": round(result.loss_after, 4)},
@@ -121,6 +123,7 @@ class Poisoner(FileTrainer):
 
     def __call__(self, model: Model, train_spec: TrainSpec, start: GlobalAdapter | None) -> tuple[Update, int]:
         from ml.attacks import AttackContext, craft_attack
+        from ml.memory import return_freed_memory
 
         context = AttackContext(
             base=self.base(model),
@@ -131,7 +134,9 @@ class Poisoner(FileTrainer):
             norm_cap=model.norm_cap,
             progress=self._progress,
         )
-        return craft_attack(self.attack, context), train_spec.local_steps * train_spec.batch_size
+        update = craft_attack(self.attack, context)
+        return_freed_memory()
+        return update, train_spec.local_steps * train_spec.batch_size
 
 
 def make_attacker(attack: str, documents: Sequence[Document], dtype: str, report: Report) -> MakeUpdate:

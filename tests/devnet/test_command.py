@@ -71,6 +71,8 @@ def test_up_again_status_down_resume_and_purge(home: Path) -> None:
 
     again = answer("devnet", "up", "--home", home)
     assert [node["pid"] for node in again["nodes"]] == pids
+    other = run("devnet", "up", "--home", home, "--validators", 3)
+    check_refused(other, 1, "validators 2, not 3", "--home", "--purge")
     status = answer("devnet", "status", "--home", home)
     assert [node["pid"] for node in status["nodes"]] == pids
     assert status["accounts"] == up["accounts"]
