@@ -21,6 +21,10 @@ class P2pConfig(_Section, frozen=True, kw_only=True):
     listen: str = "0.0.0.0:26600"
     external_address: str = ""
     persistent_peers: tuple[str, ...] = ()
+    seeds: tuple[str, ...] = ()
+    private_peers: tuple[str, ...] = ()
+    exchange: bool = True
+    target_outbound: Count = 8
     max_inbound: PositiveCount = 40
     max_outbound: PositiveCount = 10
 
@@ -63,8 +67,12 @@ class Config(_Section, frozen=True, kw_only=True):
 EXPLANATIONS: dict[str, str] = {
     "p2p": "Other nodes.",
     "p2p.listen": "Where other nodes reach this one: host:port; port 0 takes a free one.",
-    "p2p.external_address": "host:port that others should dial, when it differs from `listen` (behind NAT); or empty.",
+    "p2p.external_address": "IP:port that others should dial, when it differs from `listen` (behind NAT); or empty.",
     "p2p.persistent_peers": 'Nodes to stay connected with: "host:port", or "flk1...@host:port" to pin their node key.',
+    "p2p.seeds": "Nodes to ask for others when none is known: written like persistent peers.",
+    "p2p.private_peers": "Node ids (flk1...) that are never told to other nodes: those behind a sentry, for example.",
+    "p2p.exchange": "Whether to learn of other nodes from peers, and to tell peers of them.",
+    "p2p.target_outbound": "Connections to open beside those that others opened, while nodes are known to dial.",
     "p2p.max_inbound": "Most connections that others opened.",
     "p2p.max_outbound": "Most connections that this node opened.",
     "api": "The REST interface.",

@@ -53,6 +53,10 @@ class Home:
         return self.data / "wal"
 
     @property
+    def peers(self) -> Path:
+        return self.data / "peers.json"
+
+    @property
     def blobs(self) -> Path:
         return self.data / "blobs"
 

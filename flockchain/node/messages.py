@@ -128,10 +128,21 @@ _DECODERS: dict[Channel, "msgspec.msgpack.Decoder[Any]"] = {
 
 def decode_message(channel: Channel, data: bytes) -> Message:
     """The message of this channel whose canonical bytes are `data`; raises `Malformed` for anything else."""
+    message: Message = decode_tagged(_DECODERS[channel], data, f"channel {channel.name.lower()}")
+    return message
+
+
+def make_decoder(kind: Any) -> "msgspec.msgpack.Decoder[Any]":
+    """For a union of tagged `Canonical` structs."""
+    return msgspec.msgpack.Decoder(kind)
+
+
+def decode_tagged(decoder: "msgspec.msgpack.Decoder[Any]", data: bytes, where: str) -> Any:
+    """The struct whose canonical bytes are `data`; raises `Malformed` for anything else."""
     try:
-        message: Message = _DECODERS[channel].decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
-        raise Malformed(f"message on channel {channel.name.lower()}: {error}") from None
+        message = decoder.decode(data)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(f"message on {where}: {error}") from None
     if encode(message) != data:
-        raise Malformed(f"message on channel {channel.name.lower()} is not in canonical form")
+        raise Malformed(f"message on {where} is not in canonical form")
     return message

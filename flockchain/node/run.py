@@ -14,13 +14,14 @@ from prometheus_client import CollectorRegistry
 from api.app import create_app
 from api.node_view import MempoolView
 from flockchain.codec import encode
+from flockchain.crypto import parse_address
 from flockchain.errors import Fault, FlockchainError
 from flockchain.execution.block import BlockOutcome
 from flockchain.execution.genesis import build_state
 from flockchain.genesis import Genesis, load_genesis
 from flockchain.node.api_server import ApiServer, LiveNode, Snapshot, make_peer_views
 from flockchain.node.clock import SystemClock
-from flockchain.node.config import Config, load_config
+from flockchain.node.config import Config, P2pConfig, load_config
 from flockchain.node.home import Home, HomeLock
 from flockchain.node.key_file import load_key
 from flockchain.node.logs import configure_logs
@@ -28,6 +29,7 @@ from flockchain.node.mempool import Limits
 from flockchain.node.metrics import NodeMetrics
 from flockchain.node.net.limits import NetworkLimits
 from flockchain.node.net.network import TcpNetwork
+from flockchain.node.net.seeker import Discovery
 from flockchain.node.node import Node, NodeOptions
 from flockchain.node.ports import NetworkEvent
 from flockchain.node.signer import PersistedSigner
@@ -110,6 +112,7 @@ class _Runner:
             config.p2p.persistent_peers,
             NetworkLimits(max_inbound_peers=config.p2p.max_inbound, max_outbound_peers=config.p2p.max_outbound),
             self._on_network_event,
+            make_discovery(config.p2p, home),
         )
         self._node = Node(
             clock=SystemClock(self._guard),
@@ -237,6 +240,19 @@ def make_limits(config: Config, genesis: Genesis) -> Limits:
         max_bytes=config.mempool.max_bytes,
         max_per_account=fees.max_txs_per_account_in_mempool,
         reserved_ppm=fees.reserved_lane_ppm,
+    )
+
+
+def make_discovery(config: P2pConfig, home: Home) -> Discovery | None:
+    """How the node finds peers beside those that its configuration names; raises `Refused` for ids it cannot read."""
+    if not config.exchange:
+        return None
+    return Discovery(
+        book_path=home.peers,
+        seeds=config.seeds,
+        private_peers=frozenset(parse_address(text) for text in config.private_peers),
+        external_address=config.external_address,
+        target_outbound=config.target_outbound,
     )
 
 

@@ -2,6 +2,9 @@
 
     network     TcpNetwork, the real `Network` port: who is connected, who may be
     dialer      keeps one persistent peer connected
+    seeker      finds further peers: asks, dials, remembers
+    exchange    questions for contacts and their answers (sans-I/O)
+    address_book, book_file, contacts   whom this node may dial (sans-I/O), kept, named
     connection  one TCP connection: handshake, then prioritised messages
     handshake   proves node keys and agrees session keys (sans-I/O)
     framing     messages of channels in sealed frames (sans-I/O)

@@ -79,6 +79,10 @@ class Connection(asyncio.Protocol):
     def peer(self) -> PeerId:
         return self._handshake.peer
 
+    def was_stable(self, at_least_s: float) -> bool:
+        """Whether it is, or was until now, up for so long."""
+        return self.up_since_s > 0.0 and self._loop.time() - self.up_since_s >= at_least_s
+
     @property
     def queued_bytes(self) -> int:
         return self._queue.queued_bytes

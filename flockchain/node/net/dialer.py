@@ -32,18 +32,21 @@ class Dialer:
         self._connect = connect
         self._find = find
         self._limits = limits
-        self._known_peer = target.peer
+        self.known_peer = target.peer
+        """Who answers there, once known."""
         self._delay_s = limits.first_redial_s
 
     async def run(self) -> None:
         """Until cancelled, or until the target proves to be this very node."""
         while True:
-            live = self._find(self._known_peer) if self._known_peer is not None else None
+            live = self._find(self.known_peer) if self.known_peer is not None else None
             if live is not None:
                 self.last_error = ""
                 await self._wait_for_loss(live)
             else:
-                reason = await self._dial()
+                connection, reason = await dial(self._connect, self.target, self._limits, self._note_open)
+                if connection is not None:
+                    self._note_end(connection)
                 self.last_error = reason.message
                 if reason.code == "self" and not isinstance(reason, RefusedByPeer):
                     log.warning("persistent peer %s is this node itself: not dialling it again", self.target)
@@ -53,26 +56,36 @@ class Dialer:
             await asyncio.sleep(self._delay_s * random.uniform(0.5, 1.0))  # noqa: S311
             self._delay_s = min(2 * self._delay_s, self._limits.max_redial_s)
 
-    async def _dial(self) -> Refused:
-        """Why the attempt failed, or how the connection ended."""
-        try:
-            async with asyncio.timeout(self._limits.connect_timeout_s):
-                connection = await self._connect(self.target)
-        except TimeoutError:
-            return Refused("connect-timeout", f"no answer within {self._limits.connect_timeout_s} s")
-        except OSError as error:
-            return Refused("connect-failed", f"cannot connect: {_describe(error)}")
-        self.last_error = ""
-        return await self._wait_for_loss(connection)
+    async def _wait_for_loss(self, connection: Connection) -> None:
+        await asyncio.shield(connection.closed)
+        self._note_end(connection)
 
-    async def _wait_for_loss(self, connection: Connection) -> Refused:
-        reason = await asyncio.shield(connection.closed)
+    def _note_open(self) -> None:
+        self.last_error = ""
+
+    def _note_end(self, connection: Connection) -> None:
         if connection.is_proven and self.target.peer is None:
-            self._known_peer = connection.peer
-        held_s = asyncio.get_running_loop().time() - connection.up_since_s
-        if connection.up_since_s and held_s >= self._limits.stable_connection_s:
+            self.known_peer = connection.peer
+        if connection.was_stable(self._limits.stable_connection_s):
             self._delay_s = self._limits.first_redial_s
-        return reason
+
+
+async def dial(
+    connect: Callable[[PeerAddress], Awaitable[Connection]],
+    target: PeerAddress,
+    limits: NetworkLimits,
+    on_open: Callable[[], None] = lambda: None,
+) -> tuple[Connection | None, Refused]:
+    """Dial once and stay until it ends: the connection, if a socket opened, and why there is none any more."""
+    try:
+        async with asyncio.timeout(limits.connect_timeout_s):
+            connection = await connect(target)
+    except TimeoutError:
+        return None, Refused("connect-timeout", f"no answer within {limits.connect_timeout_s} s")
+    except OSError as error:
+        return None, Refused("connect-failed", f"cannot connect: {_describe(error)}")
+    on_open()
+    return connection, await asyncio.shield(connection.closed)
 
 
 def _describe(error: OSError) -> str:

@@ -13,7 +13,9 @@ from flockchain.errors import Refused
 from flockchain.node.net.sealing import MAX_FRAME_BYTES, FrameOpener
 
 CONTROL_CHANNEL = 0
-"""Pings, pongs and goodbyes of the connection itself; all other numbers are `Channel`s."""
+"""Pings, pongs and goodbyes of the connection itself."""
+EXCHANGE_CHANNEL = 127
+"""Peer exchange, after everything else; all numbers between are `Channel`s."""
 CHANNEL_BYTES = 1
 TOTAL_BYTES = 4
 FIRST_CAPACITY = MAX_FRAME_BYTES - CHANNEL_BYTES - TOTAL_BYTES

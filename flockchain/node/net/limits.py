@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from flockchain.node.net.framing import CONTROL_CHANNEL
+from flockchain.node.net.framing import CONTROL_CHANNEL, EXCHANGE_CHANNEL
 from flockchain.node.ports import Channel
 
 KIB = 1024
@@ -30,6 +30,7 @@ DEFAULT_CHANNELS: Mapping[int, ChannelLimits] = MappingProxyType(
         Channel.SYNC: ChannelLimits(8 * MIB, 24 * MIB, 1_024, 64 * MIB, 16 * MIB),
         Channel.MEMPOOL: ChannelLimits(512 * KIB, 8 * MIB, 8_192, 16 * MIB, 8 * MIB),
         Channel.BLOBS: ChannelLimits(384 * KIB, 6 * MIB, 256, 64 * MIB, 8 * MIB),
+        EXCHANGE_CHANNEL: ChannelLimits(4 * KIB, 8 * KIB, 2, 1 * KIB, 8 * KIB),
     }
 )
 
@@ -62,6 +63,15 @@ class NetworkLimits:
     max_redial_s: float = 30.0
     stable_connection_s: float = 10.0
     """A connection that held so long starts the redial delays from the first again."""
+    seek_interval_s: float = 1.0
+    """Between two looks whether outbound connections are missing."""
+    ask_interval_s: float = 60.0
+    """Between two questions for contacts to one peer; more than two in this time are a breach."""
+    seed_interval_s: float = 5.0
+    """Between two dials of seeds while nobody is connected."""
+    check_interval_s: float = 120.0
+    """Between two dials that only check an address, and of seeds while others are connected."""
+    save_book_s: float = 60.0
     ban_s: float = 600.0
     forgive_points_per_s: float = 0.1
 

@@ -10,9 +10,11 @@ from flockchain.crypto import address_of, format_address
 from flockchain.errors import Fault, Refused
 from flockchain.node.net.connection import Connection
 from flockchain.node.net.dialer import Dialer
+from flockchain.node.net.framing import EXCHANGE_CHANNEL
 from flockchain.node.net.handshake import Handshake, LocalNode, RefusedByPeer, Role, printable
 from flockchain.node.net.limits import NetworkLimits
 from flockchain.node.net.peers import PeerAddress, PeerInfo, PenaltyBook, is_loopback, parse_peer_address
+from flockchain.node.net.seeker import Discovery, Seeker
 from flockchain.node.ports import Channel, NetworkEvent, PeerConnected, PeerId, PeerLost, Received
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,8 @@ BREACH_POINTS = {
     "unknown-channel": 50,
     "message-too-large": 50,
     "bad-control": 50,
+    "bad-exchange": 50,
+    "malformed": 50,
 }
 """Counted against a proven peer, by the refusal's code."""
 HANDSHAKE_BREACH_POINTS = dict.fromkeys(("not-a-peer", "bad-ephemeral-key", "bad-seal", "malformed", "bad-proof"), 20)
@@ -39,7 +43,8 @@ class TcpNetwork:
 
     `listen` is "host:port" (port 0 takes a free one) or None; `persistent_peers` are "host:port" or
     "flk1...@host:port", the latter accepting only that node key. `on_event` is called on the loop, one event at a
-    time, never from inside a call to this object. Raises `Refused` for addresses it cannot read.
+    time, never from inside a call to this object. `discovery` lets it find further peers by itself.
+    Raises `Refused` for addresses it cannot read.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class TcpNetwork:
         persistent_peers: Sequence[str],
         limits: NetworkLimits,
         on_event: Callable[[NetworkEvent], None],
+        discovery: Discovery | None = None,
     ) -> None:
         self.id: PeerId = address_of(bytes(node_key.verify_key))
         self._node = LocalNode(node_key, genesis_hash, chain_id)
@@ -70,8 +76,11 @@ class TcpNetwork:
                 "too-many-peers",
                 f"{len(targets)} persistent peers are named, at most {limits.max_outbound_peers} are dialled",
             )
-        self._dialers = [Dialer(target, self._connect, self._live.get, limits) for target in targets]
+        self._dialers = [Dialer(target, self.connect, self._live.get, limits) for target in targets]
         self._reserved = {target.peer for target in targets}
+        self._seeker: Seeker | None = None
+        if discovery is not None:
+            self._seeker = Seeker(self, discovery, limits, limits.max_outbound_peers - len(targets))
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._is_running = False
@@ -88,6 +97,8 @@ class TcpNetwork:
             self._node = LocalNode(self._node.key, self._node.genesis_hash, self._node.chain_id, self.listen_port)
         self._is_running = True
         self._tasks = [self._loop.create_task(dialer.run()) for dialer in self._dialers]
+        if self._seeker is not None:
+            self._tasks.append(self._loop.create_task(self._seeker.run()))
 
     async def stop(self) -> None:
         """Say goodbye to every peer and release every socket. No event is delivered after this returns."""
@@ -96,6 +107,8 @@ class TcpNetwork:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        if self._seeker is not None:
+            await self._seeker.stop()
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
@@ -144,6 +157,25 @@ class TcpNetwork:
         """For each persistent peer that is not connected: why."""
         return {str(dialer.target): dialer.last_error for dialer in self._dialers if dialer.last_error}
 
+    # For the seeker
+
+    def live_connections(self) -> list[Connection]:
+        return list(self._live.values())
+
+    def named_peers(self) -> set[PeerId]:
+        return {dialer.known_peer for dialer in self._dialers if dialer.known_peer is not None}
+
+    def named_addresses(self) -> set[tuple[str, int]]:
+        return {(dialer.target.host, dialer.target.port) for dialer in self._dialers}
+
+    async def connect(self, target: PeerAddress) -> Connection:
+        """Open a socket and begin the handshake."""
+        handshake = Handshake(Role.DIALER, self._node)
+        _, connection = await self._loop.create_connection(
+            lambda: Connection(self, handshake, self._limits, target), target.host, target.port
+        )
+        return connection
+
     def _describe(self, peer: PeerId, connection: Connection) -> PeerInfo:
         now_s = self._loop.time()
         host, port = connection.remote
@@ -166,13 +198,6 @@ class TcpNetwork:
 
     def _accept(self) -> Connection:
         return Connection(self, Handshake(Role.LISTENER, self._node), self._limits, None)
-
-    async def _connect(self, target: PeerAddress) -> Connection:
-        handshake = Handshake(Role.DIALER, self._node)
-        _, connection = await self._loop.create_connection(
-            lambda: Connection(self, handshake, self._limits, target), target.host, target.port
-        )
-        return connection
 
     def connection_opened(self, connection: Connection) -> None:
         """Bounds what strangers can open, before any cryptography is spent on them; raises `Refused`."""
@@ -208,6 +233,8 @@ class TcpNetwork:
             if inbound >= self._limits.max_inbound_peers:
                 raise Refused("too-many-peers", f"{inbound} inbound peers are connected, no more are let in")
         self._refuse_duplicate(connection)
+        if self._seeker is not None and connection.is_outbound:
+            self._seeker.check_dialled(connection)
         if connection.is_outbound:
             self._proven[peer] = connection
 
@@ -222,6 +249,8 @@ class TcpNetwork:
         if rival is not None and connection.is_outbound:
             raise Refused("duplicate", "this peer is connected already")
         rival = rival or self._proven.get(peer)
+        if rival is not None and rival.is_outbound and connection.is_outbound:
+            raise Refused("duplicate", "this peer was dialled already")
         if rival is None or rival.is_outbound == connection.is_outbound:
             return
         if connection.is_outbound != (self.id < peer):
@@ -239,9 +268,14 @@ class TcpNetwork:
             rival.close(Refused("replaced", "a newer connection of the same peer is kept"))
         self._live[peer] = connection
         self._emit(PeerConnected(peer))
+        if self._seeker is not None:
+            self._seeker.connection_up(connection)
 
     def message_received(self, connection: Connection, channel: int, message: bytes) -> None:
-        self._emit(Received(connection.peer, Channel(channel), message))
+        if channel != EXCHANGE_CHANNEL:
+            self._emit(Received(connection.peer, Channel(channel), message))
+        elif self._seeker is not None:
+            self._seeker.message_received(connection, message)
 
     def breach_seen(self, connection: Connection, breach: Refused) -> None:
         ip = connection.remote[0]
@@ -259,6 +293,8 @@ class TcpNetwork:
             log.debug("connection with %s ended before its handshake: %s", connection.remote[0], reason.message)
             return
         self._forget_proven(connection)
+        if self._seeker is not None:
+            self._seeker.connection_down(connection)
         if self._live.get(connection.peer) is connection:
             del self._live[connection.peer]
             self._emit(PeerLost(connection.peer, reason.message))

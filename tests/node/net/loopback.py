@@ -14,6 +14,7 @@ from flockchain.errors import Refused
 from flockchain.node.net.handshake import Handshake, LocalNode, Role, Stage
 from flockchain.node.net.limits import NetworkLimits
 from flockchain.node.net.network import TcpNetwork
+from flockchain.node.net.seeker import Discovery
 from flockchain.node.ports import NetworkEvent, PeerConnected, PeerId, PeerLost, Received
 
 GENESIS = sha256(b"genesis of these tests")
@@ -89,9 +90,10 @@ async def party(
     limits: NetworkLimits = QUICK,
     genesis_hash: bytes = GENESIS,
     chain_id: str = CHAIN,
+    discovery: Discovery | None = None,
 ) -> AsyncIterator[Party]:
     events: list[NetworkEvent] = []
-    network = TcpNetwork(node_key(number), genesis_hash, chain_id, listen, peers, limits, events.append)
+    network = TcpNetwork(node_key(number), genesis_hash, chain_id, listen, peers, limits, events.append, discovery)
     await network.start()
     try:
         yield Party(network, events)

@@ -8,10 +8,11 @@ import pytest
 
 from flockchain.crypto import format_address
 from flockchain.errors import Refused
+from flockchain.node.net.handshake import Handshake, Role
 from flockchain.node.net.limits import DEFAULT_CHANNELS, ChannelLimits
 from flockchain.node.ports import Channel, Received
 
-from .loopback import QUICK, Party, id_of, party, raw_peer, raw_socket, run, wait_until
+from .loopback import QUICK, Party, id_of, local_node, party, raw_peer, raw_socket, run, wait_until
 
 
 def test_the_largest_message_of_every_channel_arrives() -> None:
@@ -191,6 +192,26 @@ def test_unfinished_handshakes_are_limited_and_end() -> None:
             async with raw_socket(target) as (second, _):
                 assert await second.read() == b""
             assert await silent.read() == b""
+            async with raw_peer(2, target):
+                await wait_until(lambda: target.connects == 1)
+
+    run(story)
+
+
+def test_a_handshake_that_trickles_in_is_not_waited_for() -> None:
+    """Slow loris before any identity is known: a true hello, one byte at a time, holds its place no longer."""
+
+    async def story() -> None:
+        limits = replace(QUICK, max_inbound_handshakes=1, handshake_timeout_s=0.3)
+        async with party(1, limits=limits) as target, raw_socket(target) as (reader, writer):
+            begun_s = asyncio.get_running_loop().time()
+            ended = asyncio.ensure_future(reader.read())
+            for byte in Handshake(Role.DIALER, local_node(2)).start():
+                if not ended.done():
+                    writer.write(bytes((byte,)))
+                    await asyncio.wait((ended,), timeout=0.02)
+            assert await ended == b""
+            assert asyncio.get_running_loop().time() - begun_s < 5
             async with raw_peer(2, target):
                 await wait_until(lambda: target.connects == 1)
 
