@@ -1,6 +1,7 @@
 """The command line. Heavy rooms (ml) are imported inside the commands that need them."""
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -8,6 +9,7 @@ import typer
 from flockchain import __version__
 from flockchain.cli import bench, demo, devnet, genesis, init, keys, learn, light, query, start, tx, verify, workers
 from flockchain.errors import FlockchainError
+from flockchain.files import explain
 
 UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 """click's, which typer carries under a name that differs between its versions."""
@@ -75,4 +77,7 @@ def main() -> None:
         print("flockchain: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:
+        print(f"flockchain: {explain(Path(error.filename or 'this machine'), error)}", file=sys.stderr)
         sys.exit(1)

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from flockchain.errors import Fault
+from flockchain.files import explain
 
 Count = Annotated[int, Meta(ge=0, le=2**40)]
 PositiveCount = Annotated[int, Meta(ge=1, le=2**40)]
@@ -102,6 +103,8 @@ def load_config(path: Path) -> Config:
         return msgspec.convert(document, Config)
     except FileNotFoundError:
         raise Fault(f"{path} is missing: make a home with `flockchain init`") from None
+    except OSError as error:
+        raise Fault(explain(path, error)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Fault(f"{path} is not TOML: {error}") from None
     except msgspec.ValidationError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from nacl.signing import SigningKey
 
 from flockchain.errors import Fault, Refused
-from flockchain.files import replace_file
+from flockchain.files import disk_faults, replace_file
 from flockchain.node.config import Config, format_config
 from flockchain.node.key_file import save_key
 from flockchain.node.signer import create_signer_state
@@ -85,7 +85,8 @@ def create_home(
     if home.config.exists() or home.validator_key.exists():
         raise Refused("home-exists", f"{path} already is a node's home: nothing was changed")
     for folder in (path, home.data, home.blobs, home.data / "snapshots", path / "keystore", home.logs):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with disk_faults(folder):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     validator_key = validator_key or SigningKey.generate()
     save_key(home.node_key, node_key or SigningKey.generate(), passphrase)
     save_key(home.validator_key, validator_key, passphrase)
@@ -99,13 +100,20 @@ class HomeLock:
 
     def __init__(self, home: Home) -> None:
         """Take the lock; raises `Fault` when another process has it."""
-        home.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._file = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
+        with disk_faults(home.lock):
+            home.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._file = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                self._take(home)
+            except BaseException:
+                os.close(self._file)
+                raise
+
+    def _take(self, home: Home) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             holder = os.read(self._file, 32).decode(errors="replace").strip()
-            os.close(self._file)
             raise Fault(
                 f"another process ({holder or 'unknown'}) uses {home.path}: two of them would sign twice; stop it first"
             ) from None

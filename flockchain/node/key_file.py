@@ -12,7 +12,7 @@ from nacl.signing import SigningKey
 
 from flockchain.crypto import address_of, format_address
 from flockchain.errors import Fault, Refused
-from flockchain.files import PRIVATE_MODE, replace_file
+from flockchain.files import PRIVATE_MODE, disk_faults, replace_file
 from flockchain.keystore import seal_key, unseal_key
 
 VERSION = 1
@@ -36,13 +36,14 @@ def save_key(path: Path, key: SigningKey, passphrase: bytes = b"") -> None:
 
 def load_key(path: Path, passphrase: bytes = b"") -> SigningKey:
     """Read a key; raises `Fault` when it is missing, readable by others, damaged or stays sealed."""
-    if not path.exists():
-        raise Fault(f"{path} is missing: restore it, or make a new home with `flockchain init`")
-    mode = path.stat().st_mode & 0o777
+    with disk_faults(path):
+        if not path.exists():
+            raise Fault(f"{path} is missing: restore it, or make a new home with `flockchain init`")
+        mode, data = path.stat().st_mode & 0o777, path.read_bytes()
     if mode & 0o077:
         raise Fault(f"{path} has mode {mode:04o}, others can read the key: run `chmod {PRIVATE_MODE:o} {path}`")
     try:
-        document: dict[str, Any] = json.loads(path.read_bytes())
+        document: dict[str, Any] = json.loads(data)
         is_open = "secret" in document
         key = SigningKey(bytes.fromhex(document["secret"])) if is_open else _unseal(path, document, passphrase)
         is_whole = bytes(key.verify_key).hex() == document["public_key"]

@@ -1,18 +1,30 @@
 """Logs: short lines on stderr for people, JSON lines in a rotating file for machines."""
 
 import logging
+import sys
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from flockchain.files import disk_faults
 from flockchain.node.config import LogConfig
 
 
+class LogFile(RotatingFileHandler):
+    """A full disk takes lines from the file, not from the console, and is said once instead of at every line."""
+
+    is_told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base's name
+        if not self.is_told:
+            self.is_told = True
+            print(f"flockchain: {self.baseFilename} takes no lines: {sys.exc_info()[1]}", file=sys.stderr)
+
+
 def configure_logs(folder: Path, config: LogConfig) -> None:
-    """Send structlog and the standard library's logging to both places."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Send structlog and the standard library's logging to both places; raises `Fault`."""
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -20,7 +32,9 @@ def configure_logs(folder: Path, config: LogConfig) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    file = RotatingFileHandler(folder / "node.log", maxBytes=config.max_bytes, backupCount=config.files)
+    with disk_faults(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = LogFile(folder / "node.log", maxBytes=config.max_bytes, backupCount=config.files)
     file.setFormatter(_formatter(structlog.processors.JSONRenderer(), shared))
     console = logging.StreamHandler()
     console.setFormatter(_formatter(_render_short, shared))

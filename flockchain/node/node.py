@@ -138,8 +138,10 @@ class Node:
     def stop(self) -> None:
         """Take nothing more; what was begun is complete, for every entry runs to its end."""
         self._is_running = False
-        self._wal.sync()
-        self._wal.close()
+        try:
+            self._wal.sync()
+        finally:
+            self._wal.close()
 
     # -- entries ------------------------------------------------------------------------------------------------------
 

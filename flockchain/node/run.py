@@ -18,6 +18,7 @@ from flockchain.crypto import parse_address
 from flockchain.errors import Fault, FlockchainError
 from flockchain.execution.block import BlockOutcome
 from flockchain.execution.genesis import build_state
+from flockchain.files import disk_faults, explain
 from flockchain.genesis import Genesis, load_genesis
 from flockchain.node.api_server import ApiServer, LiveNode, Snapshot, make_peer_views
 from flockchain.node.clock import SystemClock
@@ -60,11 +61,22 @@ def run_node(home_path: Path) -> int:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         uvloop.run(_Runner(home, config).run())
     except FlockchainError as error:
-        log.error("stopped", reason=str(error))
+        _say_why(home, error)
+        return 1
+    except OSError as error:  # of the loop itself; ports say what they met as a Fault
+        _say_why(home, Fault(explain(home.path, error)))
         return 1
     finally:
         lock.release()
     return 0
+
+
+def _say_why(home: Home, error: FlockchainError) -> None:
+    """One line for the person who has to act: in the log, or on stderr where there is none yet."""
+    if structlog.is_configured():
+        log.error("stopped", reason=str(error))
+    else:
+        print(f"flockchain: {error}", file=sys.stderr)
 
 
 class _Runner:
@@ -84,14 +96,15 @@ class _Runner:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        genesis = load_genesis(self._home.genesis)
+        with disk_faults(self._home.genesis):
+            genesis = load_genesis(self._home.genesis)
         gc.disable()  # over a million rows it takes more than half of the time of loading them
         self._store = open_store(self._home, genesis)
         try:
             self._make_node(genesis)
             await self._serve()
         finally:
-            self._store.close()
+            self._end(self._store.close)
         if self._failure is not None:
             raise self._failure
 
@@ -123,6 +136,12 @@ class _Runner:
             wal=WriteAheadLog(home.wal),
             options=NodeOptions(make_limits(config, genesis), config.blobs.replicate),
         )
+        if self._node.ledger.tree.root != self._store.state_root():
+            raise Fault(
+                f"{home.chain}: the rows do not have the state root that was stored with block {self._store.height}: "
+                "the disk changed them. Keep signer_state.json, move the rest of `data` away, and start: the node "
+                "syncs from its peers"
+            )
         gc.freeze()  # the state is long-lived: a full collection over a million rows would pause for seconds
         gc.enable()
 
@@ -153,7 +172,7 @@ class _Runner:
             log.info("stopping", height=node.ledger.height)
             await self._network.stop()
             self._is_closed = True
-            node.stop()
+            self._end(node.stop)
             if api is not None:
                 await loop.run_in_executor(None, api.stop)
 
@@ -183,6 +202,14 @@ class _Runner:
             self._failure = error if isinstance(error, FlockchainError) else Fault(f"internal error: {error!r}")
             log.critical("failed", error=repr(error), exc_info=not isinstance(error, FlockchainError))
             self._stopping.set()
+
+    def _end(self, close: Callable[[], None]) -> None:
+        """Close a part; what fails now follows from what failed first, and must not take its place."""
+        try:
+            close()
+        except FlockchainError as error:
+            log.warning("while-stopping", reason=str(error))
+            self._failure = self._failure or error
 
     def _on_block(self, block: Block, outcome: BlockOutcome) -> None:
         """Fold SQLite's log into its file off the loop when it has grown."""

@@ -16,7 +16,7 @@ from flockchain.codec import Canonical, encode
 from flockchain.crypto import address_of, sign, signing_context, tagged_hash
 from flockchain.errors import Fault, Refused
 from flockchain.execution.beacon import BeaconChain
-from flockchain.files import replace_file
+from flockchain.files import disk_faults, replace_file
 from flockchain.types.chain import (
     PROPOSAL_PURPOSE,
     TX_PURPOSE,
@@ -119,13 +119,15 @@ def _format_state(public_key: bytes, height: int, entries: dict[Slot, tuple[byte
 
 def _load_state(path: Path, public_key: bytes) -> tuple[int, dict[Slot, tuple[bytes, bytes]]]:
     """(height, what was signed there); raises `Fault` when the file is missing, broken or of another key."""
-    if not path.exists():
-        raise Fault(
-            f"the validator key has no {path}: without it this node could sign twice and lose its bond. Bring the "
-            "file from where this key signed last, or run `flockchain init` for a key that never signed"
-        )
     try:
-        document: dict[str, Any] = json.loads(path.read_bytes())
+        with disk_faults(path):
+            data = path.read_bytes() if path.exists() else None
+        if data is None:
+            raise Fault(
+                f"the validator key has no {path}: without it this node could sign twice and lose its bond. Bring the "
+                "file from where this key signed last, or run `flockchain init` for a key that never signed"
+            )
+        document: dict[str, Any] = json.loads(data)
         owner = bytes.fromhex(document["public_key"])
         entries = {
             (int(item["round"]), int(item["step"])): (bytes.fromhex(item["message"]), bytes.fromhex(item["signature"]))

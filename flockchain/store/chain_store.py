@@ -6,14 +6,14 @@ calls `checkpoint()` off its loop when `is_checkpoint_due`, and a block does one
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Delete, Insert, bindparam, delete, func, inspect, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import insert
 
-from flockchain.codec import decode, encode
+from flockchain.codec import Canonical, decode, encode
 from flockchain.crypto import sha256
 from flockchain.errors import Fault, Malformed
 from flockchain.state_tree import StateTree
@@ -27,6 +27,8 @@ from flockchain.types.tx import Receipt, TxResult
 MAX_LOG_BYTES = 256 * 2**20
 """Size of the log at which the next block waits for a checkpoint."""
 _ROWS_AT_ONCE = 10_000
+_RESTORE = "keep signer_state.json, move the rest of `data` away, and start: the node syncs from its peers"
+T = TypeVar("T", bound=Canonical)
 _KINDS: dict[int, type[Row]] = {table.tag: kind for kind, table in TABLES.items()}
 
 
@@ -53,21 +55,24 @@ class ChainStore:
         with faults(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self._path.with_suffix(".lock"))
+        self._engine = open_writer(self._path)
         try:
             with faults(self._path):
-                self._engine = open_writer(self._path)
                 self._check_schema()
                 self._height = self._read_height()
         except BaseException:
+            self._engine.dispose()
             self._lock.release()
             raise
 
     def close(self) -> None:
         """Fold the log into the file and let go of it."""
-        with faults(self._path):
-            self._engine.dispose()
-            checkpoint(self._path, "TRUNCATE")
-        self._lock.release()
+        try:
+            with faults(self._path):
+                self._engine.dispose()
+                checkpoint(self._path, "TRUNCATE")
+        finally:
+            self._lock.release()
 
     # Reading back
 
@@ -199,7 +204,7 @@ def decode_row(key: bytes, value: bytes) -> Row:
     try:
         return decode(kind, value)
     except Malformed as error:
-        raise Fault(f"chain.sqlite: the row {key.hex()} is damaged ({error}): restore a snapshot") from error
+        raise Fault(f"chain.sqlite: the row {key.hex()} is damaged ({error}): {_RESTORE}") from error
 
 
 def read_block(connection: Connection, height: int) -> Block | None:
@@ -209,14 +214,21 @@ def read_block(connection: Connection, height: int) -> Block | None:
         return None
     within = txs.c.id.between(make_id(height, 0), make_id(height + 1, 0) - 1)
     bodies = connection.scalars(select(txs.c.bytes).where(within).order_by(txs.c.id)).all()
-    return msgspec.structs.replace(decode(Block, data), txs=tuple(bodies))
+    return msgspec.structs.replace(_decode_stored(Block, data, height), txs=tuple(bodies))
 
 
 def read_commit(connection: Connection, height: int) -> Commit | None:
     """The certificate that decided the block of this height; None when it is not stored."""
     query = select(blocks.c.commit_certificate).where(blocks.c.height == height)
     data: bytes | None = connection.scalar(query)
-    return None if data is None else decode(Commit, data)
+    return None if data is None else _decode_stored(Commit, data, height)
+
+
+def _decode_stored(kind: type[T], data: bytes, height: int) -> T:
+    try:
+        return decode(kind, data)
+    except Malformed as error:
+        raise Fault(f"chain.sqlite: block {height} is damaged ({error}): {_RESTORE}") from error
 
 
 def _write_meta(connection: Connection, name: str, value: bytes) -> None:

@@ -1,5 +1,6 @@
 """How this project opens SQLite: the writer's settings, the reader's, and errors as sentences."""
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -13,6 +14,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from flockchain.errors import Fault
+from flockchain.files import explain
 
 BUSY_TIMEOUT_MS = 2_000
 READERS = 4
@@ -54,8 +56,12 @@ def open_reader(path: Path) -> Engine:
 def _opener(uri: str, pragmas: tuple[str, ...]) -> Callable[[], sqlite3.Connection]:
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-        for pragma in pragmas:
-            connection.execute(pragma)
+        try:
+            for pragma in pragmas:
+                connection.execute(pragma)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     return connect
@@ -76,20 +82,33 @@ def faults(path: Path) -> Iterator[None]:
         cause = error.orig if isinstance(error, DatabaseError) else error
         raise Fault(_explain(path, str(cause))) from error
     except OSError as error:
-        raise Fault(_explain(path, error.strerror or str(error))) from error
+        raise Fault(explain(path, error)) from error
+
+
+_ERRNO_OF_CAUSE = {
+    "disk is full": errno.ENOSPC,
+    "disk i/o error": errno.EIO,
+    "readonly": errno.EACCES,
+    "permission": errno.EACCES,
+}
+"""What SQLite's messages (sqlite.org/rescode.html) mean to who has to act."""
 
 
 def _explain(path: Path, cause: str) -> str:
     lower = cause.lower()
-    if "disk is full" in lower or "no space" in lower:
-        return f"{path}: the disk is full; nothing of the unfinished block was kept: free space and start again"
+    for part, number in _ERRNO_OF_CAUSE.items():
+        if part in lower:
+            return explain(path, OSError(number, cause))
     if "locked" in lower:
         return f"{path}: another process writes to this file: stop it first"
     if "malformed" in lower or "not a database" in lower or "corrupt" in lower:
-        return f"{path}: the file is damaged ({cause}): restore a snapshot, or move it away and sync from peers"
-    if "readonly" in lower or "permission" in lower or "unable to open" in lower:
+        return (
+            f"{path}: the file is damaged ({cause}): keep signer_state.json, move the rest of "
+            f"{path.parent} away, and start: the node syncs from its peers"
+        )
+    if "unable to open" in lower:
         return f"{path}: cannot be opened ({cause}): does it exist, and may this user write to its folder?"
-    return f"{path}: {cause}"
+    return f"{path}: {cause}: whole blocks are kept; put this right, then start again"
 
 
 class FileLock:
@@ -99,8 +118,10 @@ class FileLock:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
             os.close(self._file)
+            if not isinstance(error, BlockingIOError):
+                raise
             raise Fault(
                 f"{path.parent}: another node runs on this home: stop it first, or choose another home"
             ) from None
