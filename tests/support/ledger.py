@@ -96,7 +96,7 @@ def make_genesis(
 class Ledger:
     """One chain, driven block by block; `check_all` (default) asserts every invariant after each."""
 
-    def __init__(self, genesis: Genesis | None = None, *, check_all: bool = True) -> None:
+    def __init__(self, genesis: Genesis | None = None, *, check_all: bool = True, validator_names: int = 40) -> None:
         self.genesis = genesis or make_genesis()
         self.genesis_hash = self.genesis.hash()
         self.state, self.tree = load_state(build_state(self.genesis).rows())
@@ -104,7 +104,7 @@ class Ledger:
         self.commits: list[Commit] = [EMPTY_COMMIT]
         self.outcomes: list[BlockOutcome] = []
         self.check_all = check_all
-        self._validator_names = {make_address(f"val{i}"): f"val{i}" for i in range(40)}
+        self._validator_names = {make_address(f"val{i}"): f"val{i}" for i in range(validator_names)}
         self._beacons: dict[bytes, BeaconChain] = {}
         self._nonces: dict[str, int] = {}
 
