@@ -41,6 +41,7 @@ sim: setup
 	$(BIN)/python -m tests.simulator --seeds 10000
 	$(BIN)/python -m tests.simulator --seeds 10000 --app chain
 	$(BIN)/python -m tests.ledger --blocks 500 --ops 200 --seeds 20
+	$(BIN)/python -m tests.scenarios --seeds 20
 
 bench: setup
 	$(BIN)/python -m bench
