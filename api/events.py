@@ -18,7 +18,7 @@ import msgspec
 from api.errors import Overloaded
 from api.json import render
 from flockchain.crypto import format_address
-from flockchain.store.chain_store import Outcome
+from flockchain.store.writing import Outcome
 from flockchain.types.chain import Block
 from flockchain.types.rows import TrainingRound
 from flockchain.types.tx import OK

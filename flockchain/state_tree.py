@@ -53,7 +53,7 @@ class StateTree:
     @property
     def root(self) -> bytes:
         """State root; `EMPTY_STATE_ROOT` without keys."""
-        return _hash_of(self._top)
+        return hash_of_node(self._top)
 
     def copy(self) -> "StateTree":
         """The tree as it is now, unmoved by later updates; O(1), for nodes are shared and never changed."""
@@ -72,7 +72,7 @@ class StateTree:
         while isinstance(node, tuple):
             _, left, right = node
             node, sibling = (right, left) if _bit(path, len(siblings)) else (left, right)
-            siblings.append(_hash_of(sibling))
+            siblings.append(hash_of_node(sibling))
         siblings.reverse()
         if node is None or node[:32] == path:
             return StateProof(tuple(siblings))
@@ -100,6 +100,11 @@ def is_state_proof_valid(root: bytes, key: bytes, value: bytes | None, proof: St
     return node == root
 
 
+def build_subtree(leaves: list[bytes], depth: int) -> Node:
+    """The subtree over sorted leaves (key hash, value hash) that agree in their first `depth` bits."""
+    return _build(leaves, 0, len(leaves), depth)
+
+
 def _to_sorted_leaves(changes: Mapping[bytes, bytes | None]) -> list[bytes]:
     """One leaf for each value; the bare key hash (32 bytes) stands for a removal."""
     leaves = [
@@ -118,16 +123,16 @@ def _apply(node: Node, changes: list[bytes], depth: int) -> Node:
         _, left, right = node
         if len(changes) == 1:  # most nodes of a batch below its first levels: no search, no copies
             if _bit(changes[0], depth):
-                return _join(left, _apply(right, changes, depth + 1))
-            return _join(_apply(left, changes, depth + 1), right)
+                return join_nodes(left, _apply(right, changes, depth + 1))
+            return join_nodes(_apply(left, changes, depth + 1), right)
         middle = _find_split(changes, 0, len(changes), depth)
-        return _join(_apply(left, changes[:middle], depth + 1), _apply(right, changes[middle:], depth + 1))
+        return join_nodes(_apply(left, changes[:middle], depth + 1), _apply(right, changes[middle:], depth + 1))
     leaves = [change for change in changes if len(change) == 64]
     if node is not None:
         at = bisect_left(changes, node[:32])
         if at == len(changes) or changes[at][:32] != node[:32]:
             leaves.insert(bisect_left(leaves, node), node)
-    return _build(leaves, 0, len(leaves), depth)
+    return build_subtree(leaves, depth)
 
 
 def _build(leaves: list[bytes], start: int, end: int, depth: int) -> Node:
@@ -135,7 +140,7 @@ def _build(leaves: list[bytes], start: int, end: int, depth: int) -> Node:
     if end - start <= 1:
         return leaves[start] if end > start else None
     middle = _find_split(leaves, start, end, depth)
-    return _join(_build(leaves, start, middle, depth + 1), _build(leaves, middle, end, depth + 1))
+    return join_nodes(_build(leaves, start, middle, depth + 1), _build(leaves, middle, end, depth + 1))
 
 
 def _find_split(leaves: list[bytes], start: int, end: int, depth: int) -> int:
@@ -150,16 +155,17 @@ def _find_split(leaves: list[bytes], start: int, end: int, depth: int) -> int:
     return start
 
 
-def _join(left: Node, right: Node) -> Node:
+def join_nodes(left: Node, right: Node) -> Node:
     """Two sibling subtrees as one; a lone leaf rises."""
     if left is None and not isinstance(right, tuple):
         return right
     if right is None and not isinstance(left, tuple):
         return left
-    return _hash_inner(_hash_of(left), _hash_of(right)), left, right
+    return _hash_inner(hash_of_node(left), hash_of_node(right)), left, right
 
 
-def _hash_of(node: Node) -> bytes:
+def hash_of_node(node: Node) -> bytes:
+    """Hash of a subtree, as it stands in its parent."""
     if isinstance(node, tuple):
         return node[0]
     return EMPTY_STATE_ROOT if node is None else _hash_leaf(node)

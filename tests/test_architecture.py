@@ -20,6 +20,7 @@ GROUND = {
     "flockchain.chunks",
     "flockchain.rotation",
     "flockchain.state_tree",
+    "flockchain.state_chunks",
     "flockchain.genesis",
 }
 """Modules that every room of the chain may import; among themselves they import freely."""
@@ -36,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "flockchain.txs",
         "flockchain.store",
         "flockchain.keystore",
+        "flockchain.light",
         "api",
     },
     "flockchain.light": GROUND,

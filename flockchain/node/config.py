@@ -1,5 +1,6 @@
 """`config.toml`: what may differ from node to node. What must be equal everywhere is a chain parameter in genesis."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +13,7 @@ from flockchain.files import explain
 
 Count = Annotated[int, Meta(ge=0, le=2**40)]
 PositiveCount = Annotated[int, Meta(ge=1, le=2**40)]
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,6 +47,17 @@ class BlobsConfig(_Section, frozen=True, kw_only=True):
     replicate: bool = True
 
 
+class StorageConfig(_Section, frozen=True, kw_only=True):
+    retain_blocks: Count = 0
+    snapshot_interval_blocks: Count = 2_000
+    keep_snapshots: PositiveCount = 2
+
+
+class SyncConfig(_Section, frozen=True, kw_only=True):
+    from_snapshot: bool = True
+    trust: str = ""
+
+
 class ValidatorConfig(_Section, frozen=True, kw_only=True):
     enabled: bool = True
     passphrase_file: str = ""
@@ -61,6 +74,8 @@ class Config(_Section, frozen=True, kw_only=True):
     api: ApiConfig = ApiConfig()
     mempool: MempoolConfig = MempoolConfig()
     blobs: BlobsConfig = BlobsConfig()
+    storage: StorageConfig = StorageConfig()
+    sync: SyncConfig = SyncConfig()
     validator: ValidatorConfig = ValidatorConfig()
     log: LogConfig = LogConfig()
 
@@ -85,6 +100,13 @@ EXPLANATIONS: dict[str, str] = {
     "blobs": "Adapter files.",
     "blobs.max_bytes": "Most bytes of adapter files on this disk.",
     "blobs.replicate": "Whether to fetch the adapters of every training round from peers; validators should.",
+    "storage": "Blocks and snapshots on this disk.",
+    "storage.retain_blocks": "Newest blocks kept, at least 100 and those within the unbonding time; 0 keeps all.",
+    "storage.snapshot_interval_blocks": "A snapshot of the state is kept every so many blocks; 0 makes none.",
+    "storage.keep_snapshots": "Newest snapshots kept, for others to join from and for `flockchain rollback`.",
+    "sync": "How a node without blocks joins.",
+    "sync.from_snapshot": "Whether to begin from a peer's snapshot, verified, where the chain is long; else by blocks.",
+    "sync.trust": "HEIGHT:BLOCK_ID of a recent block that you believe, to verify from; empty: the genesis validators.",
     "validator": "Signing of blocks.",
     "validator.enabled": "Whether to sign with validator_key.json; false makes a full node that only follows.",
     "validator.passphrase_file": "File that holds the passphrase of node_key.json and validator_key.json; or empty.",
@@ -94,6 +116,16 @@ EXPLANATIONS: dict[str, str] = {
     "log.files": "Log files kept.",
 }
 """What each value means; a test holds that none is missing."""
+
+
+def parse_trust(text: str) -> tuple[int, bytes] | None:
+    """(height, block id) of "HEIGHT:BLOCK_ID"; None for an empty text; raises `Fault`."""
+    if not text:
+        return None
+    height, _, block_id = text.partition(":")
+    if not (height.isascii() and height.isdigit() and 0 < int(height) < 2**63 and _HASH.fullmatch(block_id)):
+        raise Fault(f"sync.trust {text!r} is no HEIGHT:BLOCK_ID, for example 1200:5f2c... with 64 hex digits")
+    return int(height), bytes.fromhex(block_id)
 
 
 def load_config(path: Path) -> Config:

@@ -61,6 +61,10 @@ class Home:
         return self.data / "blobs"
 
     @property
+    def snapshots(self) -> Path:
+        return self.data / "snapshots"
+
+    @property
     def lock(self) -> Path:
         return self.data / "lock"
 
@@ -84,7 +88,7 @@ def create_home(
     home = Home(path)
     if home.config.exists() or home.validator_key.exists():
         raise Refused("home-exists", f"{path} already is a node's home: nothing was changed")
-    for folder in (path, home.data, home.blobs, home.data / "snapshots", path / "keystore", home.logs):
+    for folder in (path, home.data, home.blobs, home.snapshots, path / "keystore", home.logs):
         with disk_faults(folder):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     validator_key = validator_key or SigningKey.generate()

@@ -16,11 +16,10 @@ from typing import Any, Generic, TypeVar, cast
 from sqlalchemy import ColumnElement, Connection, Select, desc, func, select
 
 from flockchain.codec import decode
-from flockchain.errors import Malformed
-from flockchain.store.chain_store import decode_row, read_block, read_commit
+from flockchain.errors import Malformed, Refused
 from flockchain.store.read_only import ReadOnlyFile
+from flockchain.store.reading import decode_row, read_block, read_commit, read_light_block
 from flockchain.store.tables import blocks, height_of, make_id, meta, position_of, receipts, state_rows, txs
-from flockchain.store.validator_sets import read_set
 from flockchain.types.chain import Block, Commit, Header
 from flockchain.types.light import LightBlock
 from flockchain.types.rows import Chain, Row, compute_key
@@ -112,6 +111,20 @@ class Snapshot:
         root = self._connection.scalar(select(meta.c.value).where(meta.c.name == "genesis_state_root"))
         return Tip(0, b"", self.chain().time_ms, root or b"")
 
+    def first_height(self) -> int:
+        """Lowest height whose block is held: those before are pruned, or lie before a snapshot; 0 without blocks."""
+        return self._connection.scalar(select(func.min(blocks.c.height))) or 0
+
+    def check_not_pruned(self, height: int) -> None:
+        """Refuse (``pruned``) a height below what this node holds."""
+        first = self.first_height()
+        if 0 < height < first:
+            raise Refused(
+                "pruned",
+                f"block {height} is pruned: this node holds blocks {first} to {self.tip().height}; ask a node that "
+                "keeps all blocks (its /v1/status shows first_height 1)",
+            )
+
     def genesis_bytes(self) -> bytes:
         """As given to `ChainStore.initialize`."""
         found: bytes | None = self._connection.scalar(select(meta.c.value).where(meta.c.name == "genesis"))
@@ -163,13 +176,7 @@ class Snapshot:
 
     def light_block(self, height: int) -> LightBlock | None:
         """Header, commit and the sets of this height and the next; None when this file lacks one of them."""
-        row = self._connection.execute(
-            select(blocks.c.block, blocks.c.commit_certificate).where(blocks.c.height == height)
-        ).first()
-        members, following = read_set(self._connection, height), read_set(self._connection, height + 1)
-        if row is None or members is None or following is None:
-            return None
-        return LightBlock(decode(Block, row.block).header, decode(Commit, row.commit_certificate), members, following)
+        return read_light_block(self._connection, height)
 
     def blocks(self, *, limit: int = MAX_PAGE, cursor: str | None = None) -> Page[BlockSummary]:
         """Newest first."""
@@ -212,7 +219,7 @@ class Snapshot:
         return Page(items, _make_id_cursor(found[-1][0]) if is_more else None)
 
     def count_txs(self) -> int:
-        """Transactions of all blocks."""
+        """Transactions of all blocks held."""
         return self._connection.scalar(select(func.sum(blocks.c.tx_count))) or 0
 
     def _fetch(self, query: Select[Any], limit: int) -> tuple[list[Any], bool]:

@@ -7,20 +7,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, Table, func, or_, select
 
-from flockchain.codec import encode
-from flockchain.store.chain_store import (
-    Outcome,
-    block_values,
-    compute_ref,
-    receipt_values,
-    tx_values,
-)
+from flockchain.codec import decode, encode
+from flockchain.errors import Refused
 from flockchain.store.read_only import ReadOnlyFile
 from flockchain.store.tables import blocks, height_of, make_id, meta, receipts, state_rows, txs
+from flockchain.store.writing import Outcome, block_values, compute_ref, receipt_values, tx_values
 from flockchain.types.chain import Block, Commit
 from flockchain.types.rows import Row
+from flockchain.types.snapshot import SnapshotHead
+from flockchain.types.tx import Receipt, TxResult
 
 RecordRow = tuple[Any, ...]
 _ROWS_AT_ONCE = 10_000
@@ -57,6 +55,21 @@ class RecordSnapshot:
     def receipts(self, height: int) -> list[RecordRow]:
         return self._of_height(receipts, height)
 
+    def first(self) -> int:
+        """Lowest height whose block is held; 0 before the first block."""
+        return self._connection.scalar(select(func.min(blocks.c.height)).where(blocks.c.height > 0)) or 0
+
+    def state_root(self, height: int) -> bytes:
+        """As stored with the block of this height."""
+        found: bytes | None = self._connection.scalar(select(blocks.c.state_root).where(blocks.c.height == height))
+        assert found is not None, f"block {height} is held"
+        return found
+
+    def state_bytes(self) -> int:
+        """Of all keys and values of the state."""
+        size = func.length(state_rows.c.key) + func.length(state_rows.c.value)
+        return self._connection.scalar(select(func.sum(size))) or 0
+
     def find_stray_heights(self, tip: int) -> list[tuple[str, int]]:
         """(table, height) of records that belong to no height in 1..tip."""
         found: list[tuple[str, int]] = []
@@ -75,6 +88,20 @@ class RecordSnapshot:
     def _of_height(self, table: Table, height: int) -> list[RecordRow]:
         within = table.c.id.between(make_id(height, 0), make_id(height + 1, 0) - 1)
         return [tuple(row) for row in self._connection.execute(select(table).where(within).order_by(table.c.id))]
+
+
+def read_head(snapshot: RecordSnapshot, height: int | None = None) -> SnapshotHead:
+    """A block with its certificate and all it left (default: the newest); raises `Refused` when it is not held."""
+    height = snapshot.tip() if height is None else height
+    record = snapshot.block(height)
+    if record is None:
+        raise Refused("no-block", f"block {height} is not held: a snapshot is taken after a decided block")
+    tx_records = snapshot.txs(height)
+    bare, commit = decode(Block, record[4]), decode(Commit, record[5])
+    block = msgspec.structs.replace(bare, txs=tuple(row[7] for row in tx_records))
+    results = tuple(TxResult(*row[1:7]) for row in tx_records)
+    receipts = tuple(decode(Receipt, row[6]) for row in snapshot.receipts(height))
+    return SnapshotHead(block, commit, results, receipts)
 
 
 def expect_block(block: Block, commit: Commit, outcome: Outcome) -> RecordRow:

@@ -5,7 +5,7 @@ from typing import Any
 
 from flockchain.crypto import ADDRESS_BYTES, format_address
 from flockchain.errors import FlockchainError
-from flockchain.store.chain_store import decode_row
+from flockchain.store.reading import decode_row
 from flockchain.store.records import RecordRow, name_columns
 from flockchain.types.rows import TABLES
 

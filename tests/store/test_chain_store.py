@@ -16,7 +16,7 @@ from flockchain.errors import Fault
 from flockchain.state_tree import StateTree
 from flockchain.store.chain_store import ChainStore
 from flockchain.types.rows import Account, row_key
-from tests.store.history import ALICE, BOB, GENESIS_BYTES, POOL_UFLK, History
+from tests.store.history import ALICE, BOB, GENESIS_BYTES, POOL_UFLK, Decided, History
 
 CRASHED = 9
 
@@ -150,6 +150,46 @@ def die_at_statement(path: Path, history: History, at: int) -> None:
         event.listen(store._engine, "before_cursor_execute", die)
         event.listen(store._engine, "commit", die)
         store.persist_block(*history.next_block())
+    finally:
+        os._exit(0)
+
+
+@pytest.mark.parametrize("at", [1, 2, 9, 100, 255, 256, "commit"])
+def test_a_process_that_dies_among_64_blocks_leaves_a_whole_prefix(path: Path, history: History, at: int | str) -> None:
+    """Block sync persists up to 64 blocks in one transaction: a crash at a statement or its COMMIT leaves none or all."""
+    store = ChainStore(path)
+    store.initialize(GENESIS_BYTES, history.genesis_rows)
+    store.persist_block(*history.next_block())
+    store.close()
+    decided = [history.next_block() for _ in range(64)]
+    child = os.fork()
+    if child == 0:
+        die_among_blocks(path, decided, at)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == CRASHED
+    again = ChainStore(path)
+    assert again.height == 1
+    assert compute_root_of_rows(again) == again.state_root()
+    again.persist_blocks(decided)
+    assert again.height == 65
+    assert compute_root_of_rows(again) == history.state_root
+    again.close()
+
+
+def die_among_blocks(path: Path, decided: list[Decided], at: int | str) -> None:
+    """In a child process: vanish before statement `at` of 64 blocks, or before their COMMIT."""
+    seen = [0]
+
+    def die(*_: object) -> None:
+        seen[0] += 1
+        if seen[0] == at:
+            os._exit(CRASHED)
+
+    try:
+        store = ChainStore(path)
+        event.listen(store._engine, "before_cursor_execute", die)
+        if at == "commit":
+            event.listen(store._engine, "commit", lambda _: os._exit(CRASHED))
+        store.persist_blocks(decided)
     finally:
         os._exit(0)
 
