@@ -1,6 +1,7 @@
 """One error shape everywhere: ``{"error": {"code", "message", "details"}}``.
 
-404 unknown id    422 malformed    400 refused by a rule    413 too large    429, 503 overload, with Retry-After
+400 refused by a rule   404 unknown id   410 pruned here   413 too large   422 malformed
+429, 503 overload, with Retry-After
 """
 
 import logging
@@ -20,6 +21,7 @@ _STATUS_OF_CODE = {
     "not-found": 404,
     "no-blob": 404,
     "unexpected-blob": 404,
+    "pruned": 410,
     "too-large": 413,
     "range-gap": 416,
     "account-limit": 429,

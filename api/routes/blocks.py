@@ -23,6 +23,7 @@ async def get_block(request: Request, height: str) -> Json:
     with services(request).reader.snapshot() as chain:
         newest = chain.tip().height
         number = newest if height == "latest" else parse_height(height)
+        chain.check_not_pruned(number)
         found = chain.block(number)
     if found is None:
         raise NotFound(f"no block {number}: this node holds blocks up to {newest}")

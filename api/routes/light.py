@@ -16,6 +16,7 @@ async def get_light_block(request: Request, height: str) -> Json:
     with services(request).reader.snapshot() as chain:
         newest = chain.tip().height
         number = newest if height == "latest" else parse_height(height)
+        chain.check_not_pruned(number)
         found = chain.light_block(number)
     if found is None:
         raise NotFound(f"no light block {number}: this node holds blocks up to {newest}")

@@ -13,15 +13,19 @@ router = APIRouter(tags=["node"])
 
 @router.get("/v1/status")
 async def get_status(request: Request) -> Json:
-    """Height, id, time and state root of the newest block; `state_root` is the one after it."""
+    """Height, id, time and state root of the newest block; `state_root` is the one after it.
+
+    `first_height` is the lowest whose block is held here: 1 unless the node prunes or began from a snapshot.
+    """
     to = services(request)
     with to.reader.snapshot() as snapshot:
-        chain, tip = snapshot.chain(), snapshot.tip()
+        chain, tip, first_height = snapshot.chain(), snapshot.tip(), snapshot.first_height()
     validator = to.node.validator_address
     return {
         "chain_id": chain.chain_id,
         "genesis_hash": chain.genesis_hash.hex(),
         "height": tip.height,
+        "first_height": first_height,
         "block_id": tip.block_id.hex() or None,
         "state_root": tip.state_root.hex(),
         "time_ms": tip.time_ms,

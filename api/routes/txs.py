@@ -41,7 +41,10 @@ async def get_tx(
         return render_tx(final)
     pending = to.node.find_pending(name)
     if pending is None:
-        raise NotFound(f"no transaction {tx_hash}: neither in a block nor waiting on this node")
+        with to.reader.snapshot() as chain:
+            first = chain.first_height()
+        where = f"a block from height {first} on, where this node's blocks begin," if first > 1 else "a block"
+        raise NotFound(f"no transaction {tx_hash}: neither in {where} nor waiting on this node")
     return render_pending_tx(pending)
 
 

@@ -7,7 +7,23 @@ from typing import Annotated, Any, cast
 import typer
 
 from flockchain import __version__
-from flockchain.cli import bench, demo, devnet, genesis, init, keys, learn, light, query, start, tx, verify, workers
+from flockchain.cli import (
+    bench,
+    demo,
+    devnet,
+    genesis,
+    init,
+    keys,
+    learn,
+    light,
+    query,
+    replay,
+    snapshot,
+    start,
+    tx,
+    verify,
+    workers,
+)
 from flockchain.errors import FlockchainError
 from flockchain.files import explain
 
@@ -28,12 +44,16 @@ app.add_typer(genesis.app, name="genesis")
 app.add_typer(learn.adapter, name="adapter")
 app.add_typer(workers.trainer, name="trainer")
 app.add_typer(workers.voter, name="voter")
+app.add_typer(snapshot.app, name="snapshot")
 app.command()(demo.demo)
 app.command()(query.status)
 app.command()(init.init)
 app.command()(start.start)
 app.command()(learn.score)
 app.command()(verify.verify)
+app.command()(replay.replay)
+app.command()(replay.export)
+app.command()(replay.rollback)
 app.command()(bench.bench)
 app.command()(light.light)
 

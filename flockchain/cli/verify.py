@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from flockchain.cli.common import HomeOption, IndexOption, JsonFlag, console, default_home, find_home, print_json
+from flockchain.cli.progress import ProgressBar
 from flockchain.errors import Refused
 from flockchain.verify.report import Report
 
@@ -41,7 +41,7 @@ def verify(
     chain_home = find_chain_home(home, index)
     client = Client(node) if node else None
     try:
-        with _ProgressBar() as progress:
+        with ProgressBar() as progress:
             report = verify_home(chain_home, client=client, bases=base or [], progress=progress)
     finally:
         if client is not None:
@@ -78,25 +78,3 @@ def print_report(home: Path, report: Report) -> None:
         out.print(f"[red]problem[/] height {problem.height}: {escape(problem.what)}")
     verdict = "[green]nothing differs[/]" if report.ok else f"[red]{len(report.problems)} problems[/]"
     out.print(verdict)
-
-
-class _ProgressBar:
-    """On stderr, with an estimate; nothing where stderr is no terminal."""
-
-    def __init__(self) -> None:
-        out = console(stderr=True)
-        columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> "_ProgressBar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def __call__(self, what: str, done: int, of: int) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=of)
-        self._progress.update(self._tasks[what], completed=done, total=of)

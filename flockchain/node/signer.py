@@ -48,6 +48,22 @@ def create_signer_state(path: Path, public_key: bytes) -> None:
     replace_file(path, _format_state(public_key, 0, {}))
 
 
+def read_signed_height(path: Path) -> tuple[bytes, int]:
+    """(public key, newest height at which this key signed anything; 0: none); raises `Fault` as `PersistedSigner`."""
+    owner, height, entries = _read_state(path)
+    return owner, height if entries else max(0, height - 1)
+
+
+def forbid_signed_heights(path: Path) -> int:
+    """Let the key sign nothing more at heights where it signed before; returns the first at which it may sign.
+
+    For a chain that is set back or restored: its write-ahead log, and with it the lock of consensus, is gone.
+    """
+    owner, height = read_signed_height(path)
+    replace_file(path, _format_state(owner, height + 1, {}))
+    return height + 1
+
+
 class PersistedSigner:
     """The `Signer` port over a key and its state file."""
 
@@ -119,6 +135,13 @@ def _format_state(public_key: bytes, height: int, entries: dict[Slot, tuple[byte
 
 def _load_state(path: Path, public_key: bytes) -> tuple[int, dict[Slot, tuple[bytes, bytes]]]:
     """(height, what was signed there); raises `Fault` when the file is missing, broken or of another key."""
+    owner, height, entries = _read_state(path)
+    if owner != public_key:
+        raise Fault(f"{path} belongs to another key ({owner.hex()}) or version: restore the one of this validator key")
+    return height, entries
+
+
+def _read_state(path: Path) -> tuple[bytes, int, dict[Slot, tuple[bytes, bytes]]]:
     try:
         with disk_faults(path):
             data = path.read_bytes() if path.exists() else None
@@ -136,6 +159,6 @@ def _load_state(path: Path, public_key: bytes) -> tuple[int, dict[Slot, tuple[by
         height, version = int(document["height"]), document["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise Fault(f"{path} is damaged ({error}): do not sign with this key before the file is restored") from None
-    if version != VERSION or owner != public_key:
+    if version != VERSION:
         raise Fault(f"{path} belongs to another key ({owner.hex()}) or version: restore the one of this validator key")
-    return height, entries
+    return owner, height, entries

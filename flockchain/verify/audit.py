@@ -11,6 +11,7 @@ from flockchain.execution.invariants import assert_all
 from flockchain.genesis import Genesis, load_genesis
 from flockchain.store.records import Records, RecordSnapshot, expect_state_rows
 from flockchain.types.rows import Adapter, Submission
+from flockchain.verify.reexecution import Reexecution, find_base
 from flockchain.verify.replay import Replay
 from flockchain.verify.report import Progress, Report
 from flockchain.verify.sources import BaseFinder, Blobs
@@ -40,7 +41,9 @@ def verify_home(
     try:
         genesis = _load_genesis(home, records, report)
         report.chain_id, report.genesis_hash = genesis.chain_id, genesis.hash()
-        replay = Replay(genesis, report)
+        base = _find_base(home, genesis, records, report)
+        replay = Replay(genesis, report, base)
+        report.from_height = replay.height
         _replay_all(replay, records, report, progress)
     finally:
         records.close()
@@ -68,15 +71,33 @@ def _load_genesis(home: Path, records: Records, report: Report) -> Genesis:
     return genesis
 
 
+def _find_base(home: Path, genesis: Genesis, records: Records, report: Report) -> Reexecution | None:
+    """Where to begin on a home that does not hold its first blocks: the oldest snapshot; None: at genesis."""
+    with records.snapshot() as snapshot:
+        first, tip = snapshot.first(), snapshot.tip()
+        if first <= 1:
+            return None
+        try:
+            base = find_base(home, genesis, snapshot, tip, oldest=True)
+        except Refused as refusal:
+            report.leave_out(first, f"blocks {first} to {tip} were not recomputed: {refusal.message}")
+            return None
+    what = f"blocks 1 to {base.height}: they are not all held, the replay began from the snapshot of {base.height}"
+    report.leave_out(0, what)
+    return base
+
+
 def _replay_all(replay: Replay, records: Records, report: Report, progress: Progress) -> None:
     """All blocks; then, in the snapshot that holds the newest, everything that is stored of the state."""
     with records.snapshot() as snapshot:
         root = snapshot.meta().get("genesis_state_root")
-    if root != replay.tree.root:
+    if root != replay.genesis_root:
         report.problem(0, "the state root stored for genesis is not that of its rows")
     while True:
         with records.snapshot() as snapshot:
             tip = snapshot.tip()
+            if snapshot.first() > replay.height + 1:
+                return  # said by `_find_base`
             last = min(tip, replay.height + BLOCKS_AT_ONCE)
             while replay.height < last:
                 if not replay.step(snapshot):

@@ -1,4 +1,4 @@
-"""Blocks again from genesis, in memory, each compared with what the node stored of it."""
+"""Blocks again from genesis, or a snapshot where older ones are pruned, each compared with what the node stored."""
 
 from flockchain.codec import decode
 from flockchain.crypto import sha256
@@ -10,6 +10,8 @@ from flockchain.genesis import Genesis
 from flockchain.store.records import RecordRow, RecordSnapshot, expect_block, expect_receipts, expect_txs
 from flockchain.store.tables import make_id
 from flockchain.types.chain import Block, Commit
+from flockchain.types.rows import Chain
+from flockchain.verify.reexecution import Reexecution
 from flockchain.verify.report import Report
 from flockchain.verify.rounds import RoundAuditor
 from flockchain.verify.stored import compare_records
@@ -18,12 +20,17 @@ from flockchain.verify.stored import compare_records
 class Replay:
     """The state after `height` blocks, by our own computation."""
 
-    def __init__(self, genesis: Genesis, report: Report) -> None:
+    def __init__(self, genesis: Genesis, report: Report, base: Reexecution | None = None) -> None:
+        """`base`: a state to begin from instead of genesis."""
         self.report = report
         self.height = 0
         self.genesis_hash = genesis.hash()
         self.state, self.tree = load_state(build_state(genesis).rows())
+        self.genesis_root = self.tree.root
         self.rounds = RoundAuditor(genesis, report)
+        if base is not None:
+            self.height, self.state, self.tree = base.height, base.state, base.tree
+            self.rounds.beacon = base.state.get(Chain).beacon
 
     def step(self, snapshot: RecordSnapshot) -> bool:
         """Check the next block and what is stored of it. False: it is broken, and nothing after it can be judged."""

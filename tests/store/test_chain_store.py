@@ -156,7 +156,7 @@ def die_at_statement(path: Path, history: History, at: int) -> None:
 
 @pytest.mark.parametrize("at", [1, 2, 9, 100, 255, 256, "commit"])
 def test_a_process_that_dies_among_64_blocks_leaves_a_whole_prefix(path: Path, history: History, at: int | str) -> None:
-    """Block sync persists up to 64 blocks in one transaction: a crash at a statement or its COMMIT leaves none or all."""
+    """Block sync persists up to 64 blocks in one transaction: a crash at a statement or COMMIT leaves all or none."""
     store = ChainStore(path)
     store.initialize(GENESIS_BYTES, history.genesis_rows)
     store.persist_block(*history.next_block())
