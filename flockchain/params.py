@@ -39,6 +39,11 @@ class StakeParams(Canonical, frozen=True, kw_only=True):
     min_validator_bond_uflk: Uflk = 1_000 * UFLK_PER_FLK
     max_unbondings_per_bond: UInt = 8
     """Entries that one bond may have in the unbonding queue at once."""
+    min_delegation_uflk: Uflk = 1 * UFLK_PER_FLK
+    max_delegated_multiple: UInt = 10
+    """Delegated stake counts, and is taken, up to so many times the delegate's own bond."""
+    max_delegators: UInt = 10_000
+    """Of one bond: bounds what a slash has to look at."""
     beacon_delay_blocks: UInt = 20
     """A new beacon head registered with `edit-validator` is in force this many heights later."""
     unbonding_ms: Ms = 21 * DAY_MS
@@ -110,6 +115,10 @@ def check_params(params: Params) -> None:
             raise Refused("bad-params", f"stake.{name} is {getattr(stake, name)} ppm, at most {PPM} is possible")
     if params.tasks.max_penalty_ppm > PPM or params.fees.reserved_lane_ppm > PPM:
         raise Refused("bad-params", f"tasks.max_penalty_ppm and fees.reserved_lane_ppm are at most {PPM}")
+    if stake.max_delegated_multiple > 1_000 or stake.min_delegation_uflk < 1:
+        raise Refused(
+            "bad-params", "stake.max_delegated_multiple is at most 1000, stake.min_delegation_uflk at least 1"
+        )
     if stake.max_validators < 1 or stake.min_validator_bond_uflk < 1:
         raise Refused("bad-params", "stake.max_validators and stake.min_validator_bond_uflk are at least 1")
     if params.consensus.max_tx_bytes >= params.consensus.max_block_bytes // 4:

@@ -15,11 +15,12 @@ from flockchain.execution.beacon import process_beacon
 from flockchain.execution.context import Context
 from flockchain.execution.income import process_last_commit, process_late_precommits, process_liveness
 from flockchain.execution.invariants import Change, assert_changes
-from flockchain.execution.staking import compute_next_release_ms, process_unbonding
+from flockchain.execution.release import process_unbonding
 from flockchain.execution.state import State
 from flockchain.execution.tasks import compute_next_task_deadline_ms, is_draw_pending, process_tasks
 from flockchain.execution.timemarks import process_time_marks
 from flockchain.execution.transactions import CheckedTx, check_tx, decode_tx, preview_tx, process_tx
+from flockchain.execution.unbonding import compute_next_release_ms
 from flockchain.execution.validators import (
     compute_validators_hash,
     get_rotation,

@@ -1,4 +1,4 @@
-"""Who signed, and what that earns: validator income, late precommits, liveness.
+"""Who signed, and what that earns: validator income and its delegators' part, late precommits, liveness.
 
 The fees of block H-1 and the inflation since are shared by power among the set that signed H-1, when block H shows who
 did. An absent member's part is kept while its late precommit may come, then goes to the community pool, never to the
@@ -10,8 +10,10 @@ import msgspec
 from flockchain.crypto import format_address
 from flockchain.execution.balances import increase_community_pool
 from flockchain.execution.context import Context
-from flockchain.execution.staking import make_validator_target, slash_bond
-from flockchain.execution.validators import get_validators
+from flockchain.execution.delegation import get_pool, give_delegators_part
+from flockchain.execution.slashing import slash_bond
+from flockchain.execution.staking import make_validator_target
+from flockchain.execution.validators import POWER_DELAY_BLOCKS, get_validators
 from flockchain.params import DAY_MS, PPM
 from flockchain.types.chain import Commit, SignedVote
 from flockchain.types.rows import AbsentSigner, Chain, Liveness, RecentBlock, ValidatorRow
@@ -104,8 +106,10 @@ def _judge_window(context: Context, blocks: int) -> None:
 
 
 def _jail_for_downtime(context: Context, validator: ValidatorRow, signed: int, blocks: int) -> None:
+    """The slash reaches the stake that stood behind the first of the window's blocks, and not what had left before."""
     params = context.params.stake
     until_ms = context.time_ms + params.jail_ms
+    first_height = context.height - context.params.consensus.late_precommit_blocks - blocks + 1
     context.state.put(msgspec.structs.replace(validator, jailed_until_ms=until_ms))
     context.is_set_stale = True
     name = format_address(validator.address)
@@ -114,6 +118,7 @@ def _jail_for_downtime(context: Context, validator: ValidatorRow, signed: int, b
         validator.owner,
         make_validator_target(validator.address),
         params.slash_downtime_ppm,
+        as_of_height=max(0, first_height - POWER_DELAY_BLOCKS),
         reason=f"validator {name} signed {signed} of {blocks} blocks of the liveness window",
         signed_blocks=signed,
         window_blocks=blocks,
@@ -123,7 +128,14 @@ def _jail_for_downtime(context: Context, validator: ValidatorRow, signed: int, b
 
 
 def _increase_income(context: Context, address: bytes, amount_uflk: int) -> None:
-    if amount_uflk:
-        validator = context.state.get(ValidatorRow, address)
-        raised = msgspec.structs.replace(validator, income_uflk=validator.income_uflk + amount_uflk)
-        context.state.put(raised)
+    """To the validator's owner and, by the share that it offers, to its delegators; by the bonds as they stand now."""
+    if not amount_uflk:
+        return
+    validator = context.state.get(ValidatorRow, address)
+    pool = (
+        get_pool(context.state, validator.owner, make_validator_target(address)) if validator.delegated_uflk else None
+    )
+    if pool is not None:
+        amount_uflk -= give_delegators_part(context, pool, validator.bond_uflk, amount_uflk)
+    raised = msgspec.structs.replace(validator, income_uflk=validator.income_uflk + amount_uflk)
+    context.state.put(raised)

@@ -1,13 +1,16 @@
 """What must hold after every block (docs/protocol.md, section 7). A breach is our bug: an assert, never a refusal."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from flockchain.execution.delegation import compute_earned_uflk
 from flockchain.execution.state import State
-from flockchain.execution.validators import is_eligible
+from flockchain.execution.validators import compute_power, is_eligible
 from flockchain.types.rows import (
     Account,
     Chain,
+    Delegation,
+    DelegationPool,
     RecentBlock,
     Row,
     Stake,
@@ -22,12 +25,13 @@ _MONEY: dict[type, Callable[[Any], tuple[int, ...]]] = {
     Account: lambda row: (row.balance_uflk,),
     Stake: lambda row: (row.amount_uflk,),
     Unbonding: lambda row: (row.amount_uflk,),
+    DelegationPool: lambda row: (row.amount_uflk, row.rewards_uflk),
     ValidatorRow: lambda row: (row.income_uflk,),
     RecentBlock: lambda row: tuple(signer.income_uflk for signer in row.absent),
     Task: lambda row: (row.pool_uflk, row.deposit_uflk),
     Chain: lambda row: (row.community_pool_uflk, row.fee_pool_uflk),
 }
-"""Every place where money can be. A validator's `bond_uflk` is the sum of its `Stake` rows, not money of its own."""
+"""Every place where money can be. A validator's `bond_uflk` and `delegated_uflk` repeat what others of these hold."""
 
 Change = tuple[bytes, Row | None, Row | None]
 
@@ -57,22 +61,56 @@ def assert_all(state: State) -> None:
     chain = state.get(Chain)
     total = sum(compute_money_uflk(row) for row in state.rows())
     assert total == chain.supply_uflk, f"rows hold {total} uflk, the supply is {chain.supply_uflk} uflk"
-    _assert_bonds(state)
+    assert_bonds(state)
+    assert_pools(state)
     _assert_newest_set(state, chain)
 
 
-def _assert_bonds(state: State) -> None:
+def assert_bonds(state: State) -> None:
     bonds: dict[str, int] = {}
-    references: set[tuple[bytes, str, UnbondingRef]] = set()
     for stake in state.iterate(Stake):
         bonds[stake.target] = bonds.get(stake.target, 0) + stake.amount_uflk
-        references.update((stake.owner, stake.target, reference) for reference in stake.unbonding)
         assert stake.amount_uflk or stake.unbonding, "an empty bond has no row"
+        assert sum(lot.amount for lot in stake.recent) <= stake.amount_uflk, "more came in lately than there is"
     for validator in state.iterate(ValidatorRow):
         bonded = bonds.get(f"validator:{validator.address.hex()}", 0)
         assert bonded == validator.bond_uflk, f"bonds of {bonded} uflk, validator row says {validator.bond_uflk}"
-    queue = {(u.owner, u.target, UnbondingRef(u.release_ms, u.sequence)) for u in state.iterate(Unbonding)}
-    assert queue == references, "bonds and the unbonding queue disagree"
+    assert {_name_entry(entry) for entry in state.iterate(Unbonding)} == set(_iterate_references(state)), (
+        "bonds and the unbonding queue disagree"
+    )
+
+
+EntryName = tuple[bytes, bytes, str, UnbondingRef]
+
+
+def _name_entry(entry: Unbonding) -> EntryName:
+    assert sum(lot.amount for lot in entry.recent) <= entry.amount_uflk, "more came in lately than there is"
+    return entry.owner, entry.delegate, entry.target, UnbondingRef(entry.release_ms, entry.sequence)
+
+
+def _iterate_references(state: State) -> Iterator[EntryName]:
+    for stake in state.iterate(Stake):
+        yield from ((stake.owner, b"", stake.target, reference) for reference in stake.unbonding)
+    for row in state.iterate(Delegation):
+        yield from ((row.delegator, row.delegate, row.target, reference) for reference in row.unbonding)
+
+
+def assert_pools(state: State) -> None:
+    """A pool covers what its shares are worth and what they have earned."""
+    delegated: dict[str, int] = {}
+    for pool in state.iterate(DelegationPool):
+        rows = list(state.iterate(Delegation, pool.delegate, pool.target))
+        assert pool.delegators == len(rows), f"{len(rows)} delegations, the pool says {pool.delegators}"
+        assert pool.shares == sum(row.shares for row in rows), "the shares of a pool are those of its delegations"
+        assert (pool.shares > 0) == (pool.amount_uflk > 0), f"{pool.shares} shares of {pool.amount_uflk} uflk"
+        assert pool.amount_uflk <= pool.shares, "a share is worth at most one uflk"
+        earned = sum(compute_earned_uflk(pool, row) for row in rows)
+        assert earned + pool.pending_uflk <= pool.rewards_uflk, f"{earned} uflk earned, {pool.rewards_uflk} are there"
+        assert all(sum(lot.amount for lot in row.recent) <= row.shares for row in rows)
+        delegated[pool.target] = delegated.get(pool.target, 0) + pool.amount_uflk
+    for validator in state.iterate(ValidatorRow):
+        inside = delegated.get(f"validator:{validator.address.hex()}", 0)
+        assert inside == validator.delegated_uflk, f"a pool of {inside} uflk, validator row says otherwise"
 
 
 def _assert_newest_set(state: State, chain: Chain) -> None:
@@ -83,5 +121,7 @@ def _assert_newest_set(state: State, chain: Chain) -> None:
     anyone = any(is_eligible(row, chain.params.stake) for row in state.iterate(ValidatorRow))
     assert all(are_eligible) or not anyone, "a validator without the right to it has power"
     if anyone:
-        assert all(m.power == r.bond_uflk for m, r in zip(members, rows, strict=True)), "power differs from the bond"
+        assert all(m.power == compute_power(r, chain.params.stake) for m, r in zip(members, rows, strict=True)), (
+            "power differs from the bond"
+        )
     assert [m.address for m in members] == sorted(m.address for m in members)

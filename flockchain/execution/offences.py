@@ -1,7 +1,9 @@
 """Penalties that the chain sees by itself in a training round, without anyone sending evidence."""
 
 from flockchain.execution.context import Context
-from flockchain.execution.staking import get_stake, make_task_target, slash_bond
+from flockchain.execution.rounds import get_freeze_height
+from flockchain.execution.slashing import slash_bond
+from flockchain.execution.staking import get_stake, make_task_target
 from flockchain.types.rows import Task, TrainingRound
 
 
@@ -17,13 +19,14 @@ def penalise(
     **facts: int,
 ) -> int:
     """Take `base_ppm` of the owner's bond in the task, times the number of its offences with this one, up to the
-    chain's cap; returns the uflk taken. What falls below the minimum bond is not drawn again.
+    chain's cap; returns the uflk taken. It reaches the stake that was frozen for the draw, delegations included.
+    What falls below the minimum bond is not drawn again.
     """
     target = make_task_target(task.id)
     stake = get_stake(context.state, owner, target)
-    if stake is None or base_ppm == 0:
+    if base_ppm == 0:
         return 0
-    offence = stake.offences + 1
+    offence = stake.offences + 1 if stake else 1
     ppm = min(base_ppm * offence, context.params.tasks.max_penalty_ppm)
     return slash_bond(
         context,
@@ -33,7 +36,7 @@ def penalise(
         reason=reason,
         reporter=None,
         evidence=evidence,
-        offence_ms=training_round.started_ms,
+        as_of_height=get_freeze_height(context.state, training_round, owner),
         task=task.id,
         round=training_round.number,
         offence=offence,

@@ -7,9 +7,19 @@ import msgspec
 from flockchain.execution.balances import increase_balance
 from flockchain.execution.candidate import Claim, get_claim, get_gains
 from flockchain.execution.context import Context
+from flockchain.execution.delegation import get_pool, give_delegators_part
 from flockchain.execution.figures import clip_text
+from flockchain.execution.lots import sum_after
 from flockchain.execution.rewards import Rewards, compute_flalliance_shares, compute_merit_shares, compute_rewards
-from flockchain.execution.rounds import get_accepted, get_attestations, get_ballots, get_committee, start_round
+from flockchain.execution.rounds import (
+    get_accepted,
+    get_attestations,
+    get_ballots,
+    get_committee,
+    get_freeze_height,
+    start_round,
+)
+from flockchain.execution.staking import get_stake, make_task_target
 from flockchain.execution.state import State
 from flockchain.types.rows import Draw, OpenTask, Task, TaskStatus, TrainingRound
 
@@ -105,7 +115,7 @@ def close_round(context: Context, task: Task, training_round: TrainingRound, out
 
 
 def _pay(context: Context, task: Task, settled: TrainingRound, payees: Payees, rewards: Rewards) -> None:
-    """Move each reward out of the pool (the caller lowers it) and explain it."""
+    """Move each reward out of the pool (the caller lowers it) and explain it; delegators have their part of it."""
     rule, number = task.spec.rewards.rule, settled.number
     split = {"pool_uflk": task.pool_uflk, "round_reward_uflk": rewards.round_reward_uflk}
     sides = (
@@ -119,8 +129,9 @@ def _pay(context: Context, task: Task, settled: TrainingRound, payees: Payees, r
     )
     for reason, addresses, shares, amounts in sides:
         for address, share, amount in zip(addresses, shares, amounts, strict=True):
-            increase_balance(context.state, address, amount)
-            facts = {**split, "share": share, "of_shares": sum(shares)}
+            passed_on = _pass_on(context, settled, address, amount)
+            increase_balance(context.state, address, amount - passed_on)
+            facts = {**split, "share": share, "of_shares": sum(shares), "delegators_uflk": passed_on}
             context.add_receipt("reward", address, amount, reason, task=task.id, round=number, evidence=b"", **facts)
     context.add_receipt(
         "settlement",
@@ -138,6 +149,17 @@ def _pay(context: Context, task: Task, settled: TrainingRound, payees: Payees, r
         submitted=len(settled.verdicts),
         seats=sum(member.seats for member in settled.committee),
     )
+
+
+def _pass_on(context: Context, settled: TrainingRound, address: bytes, amount_uflk: int) -> int:
+    """The delegators' part of a reward, by the stake that was frozen for the draw and is still there; returns it."""
+    target = make_task_target(settled.task)
+    stake, pool = get_stake(context.state, address, target), get_pool(context.state, address, target)
+    if stake is None or pool is None:
+        return 0
+    as_of_height = get_freeze_height(context.state, settled, address)
+    own_uflk = stake.amount_uflk - sum_after(stake.recent, as_of_height)
+    return give_delegators_part(context, pool, own_uflk, amount_uflk, as_of_height)
 
 
 def cancel_task(context: Context, task: Task, training_round: TrainingRound, reason: str) -> None:

@@ -6,12 +6,15 @@ import msgspec
 
 from flockchain.errors import Refused
 from flockchain.execution.context import Context
+from flockchain.execution.delegation import get_pool
 from flockchain.execution.draw import Judge, compute_tickets, get_judges
 from flockchain.execution.staking import make_task_target
 from flockchain.execution.state import State
+from flockchain.execution.validators import count_bond_uflk
 from flockchain.types.rows import (
     Attestation,
     Candidate,
+    Chain,
     Draw,
     FetchedRow,
     OpenVote,
@@ -171,11 +174,21 @@ def has_everyone_acted(training_round: TrainingRound) -> bool:
 def find_candidates(context: Context, task: Task, role: Role) -> tuple[Candidate, ...]:
     """Who could be drawn in the current round, sorted by address."""
     return tuple(
-        Candidate(stake.owner, stake.amount_uflk, tickets, get_covered_domains(task.spec, stake))
-        for stake, tickets in _iterate_bonds(context, task)
+        Candidate(stake.owner, counted_uflk, tickets, get_covered_domains(task.spec, stake))
+        for stake, counted_uflk, tickets in _iterate_bonds(context, task)
         if stake.role == role and not stake.leaving and stake.benched_until_round <= task.round
         if role == "trainer" or get_covered_domains(task.spec, stake)
     )
+
+
+def get_freeze_height(state: State, training_round: TrainingRound, owner: bytes) -> int:
+    """The block at whose end the stake of a drawn participant was frozen for its draw: that stake stands for the round.
+
+    Before any draw of this participant's role: the newest block.
+    """
+    role = "trainer" if owner in training_round.trainers else "voter"
+    draw = state.find(Draw, training_round.task, training_round.number, role)
+    return draw.draw_height - DRAW_DELAY_BLOCKS if draw is not None else state.get(Chain).height
 
 
 def count_bonded_accounts(context: Context, task: Task) -> int:
@@ -183,15 +196,20 @@ def count_bonded_accounts(context: Context, task: Task) -> int:
     return len(_iterate_bonds(context, task))
 
 
-def _iterate_bonds(context: Context, task: Task) -> list[tuple[Stake, int]]:
-    """(bond, tickets) of every participant with a ticket, sorted by owner."""
-    state, most = context.state, context.params.tasks.max_tickets_per_account
+def _iterate_bonds(context: Context, task: Task) -> list[tuple[Stake, int, int]]:
+    """(own bond, uflk that count with its delegations, tickets) of every participant with a ticket, sorted by owner.
+
+    The task's minimum bond must be the participant's own.
+    """
+    state, params, minimum = context.state, context.params, task.spec.min_bond_uflk
+    target = make_task_target(task.id)
     bonds = []
     for participant in state.iterate(TaskParticipant, task.id):
-        stake = state.get(Stake, participant.owner, make_task_target(task.id))
-        tickets = compute_tickets(stake.amount_uflk, task.spec.min_bond_uflk, most)
-        if tickets:
-            bonds.append((stake, tickets))
+        stake, pool = state.get(Stake, participant.owner, target), get_pool(state, participant.owner, target)
+        counted = count_bond_uflk(stake.amount_uflk, pool.amount_uflk if pool else 0, params.stake)
+        tickets = compute_tickets(counted, minimum, params.tasks.max_tickets_per_account)
+        if tickets and stake.amount_uflk >= minimum:
+            bonds.append((stake, counted, tickets))
     return bonds
 
 

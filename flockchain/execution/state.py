@@ -44,10 +44,17 @@ class State:
     def iterate(self, kind: type[R], *prefix: bytes | int | str) -> Iterator[R]:
         """Rows of one kind whose key begins with `prefix`, in key order; safe against writes meanwhile."""
         start = compute_key(kind, *prefix)
-        for key in list(self._rows.irange(start, _key_after(start), inclusive=(True, False))):
+        yield from cast("Iterator[R]", self._iterate(start, _key_after(start)))
+
+    def iterate_from(self, kind: type[R], *key: bytes | int | str) -> Iterator[R]:
+        """Rows from `key` on, in key order, whose key begins as `key` does but for its last part."""
+        yield from cast("Iterator[R]", self._iterate(compute_key(kind, *key), _key_after(compute_key(kind, *key[:-1]))))
+
+    def _iterate(self, start: bytes, end: bytes) -> Iterator[Row]:
+        for key in list(self._rows.irange(start, end, inclusive=(True, False))):
             row = self._rows.get(key)
             if row is not None:
-                yield cast(R, row)
+                yield row
 
     def first(self, kind: type[R], *prefix: bytes | int | str) -> R | None:
         """The first row of one kind under `prefix` in key order, or None."""

@@ -1,6 +1,7 @@
 """The validator set: who signs blocks of a height, with what power.
 
 A change of bonds at height H takes effect at H+2: the set of H+1 is already committed to by the header of H.
+Priorities of the rotation stay within 63 bits because all power is money, and supply is at most 2**60.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,19 @@ from flockchain.rotation import Rotation, compute_changed_rotation, compute_next
 from flockchain.types.chain import Validator
 from flockchain.types.light import compute_validators_hash as compute_set_hash
 from flockchain.types.rows import SetMember, ValidatorRow, ValidatorSet
+
+POWER_DELAY_BLOCKS = 2
+"""A change of bonds at height H is in the set of H+2."""
+
+
+def count_bond_uflk(bond_uflk: int, delegated_uflk: int, params: StakeParams) -> int:
+    """What an own bond with its delegations counts, as power and in draws: delegations up to a multiple of it."""
+    return bond_uflk + min(delegated_uflk, params.max_delegated_multiple * bond_uflk)
+
+
+def compute_power(validator: ValidatorRow, params: StakeParams) -> int:
+    """Voting power of an eligible validator: one per uflk that counts."""
+    return count_bond_uflk(validator.bond_uflk, validator.delegated_uflk, params)
 
 
 def get_validators(state: State, height: int) -> tuple[SetMember, ...]:
@@ -34,7 +48,7 @@ def compute_validators_hash(members: tuple[SetMember, ...]) -> bytes:
 
 
 def is_eligible(validator: ValidatorRow, params: StakeParams) -> bool:
-    """Whether it may have power: bonded enough, neither jailed nor tombstoned."""
+    """Whether it may have power: enough bonded by its owner alone, neither jailed nor tombstoned."""
     return (
         validator.bond_uflk >= params.min_validator_bond_uflk
         and validator.jailed_until_ms == 0
@@ -43,10 +57,12 @@ def is_eligible(validator: ValidatorRow, params: StakeParams) -> bool:
 
 
 def compute_powers(state: State, params: StakeParams) -> Mapping[bytes, int]:
-    """Power by address of the `max_validators` largest eligible bonds (ties: lowest address): one per uflk."""
-    eligible = [row for row in state.iterate(ValidatorRow) if is_eligible(row, params)]
-    eligible.sort(key=lambda row: (-row.bond_uflk, row.address))
-    return {row.address: row.bond_uflk for row in eligible[: params.max_validators]}
+    """Power by address of the `max_validators` strongest eligible validators (ties: lowest address)."""
+    powers = {
+        row.address: compute_power(row, params) for row in state.iterate(ValidatorRow) if is_eligible(row, params)
+    }
+    strongest = sorted(powers, key=lambda address: (-powers[address], address))
+    return {address: powers[address] for address in strongest[: params.max_validators]}
 
 
 def make_set(state: State, height: int, rotation: Rotation) -> ValidatorSet:

@@ -13,7 +13,7 @@ from flockchain.crypto import sha256
 from flockchain.store import validator_sets
 from flockchain.store.tables import blocks, make_id, meta, receipts, state_rows, txs
 from flockchain.types.chain import Block, Commit
-from flockchain.types.rows import Row, Stake, ValidatorSet
+from flockchain.types.rows import Delegation, Row, Stake, Unbonding, ValidatorSet
 from flockchain.types.tx import Receipt, TxResult
 
 
@@ -109,4 +109,13 @@ _DELETE_ROW = _compile(delete(state_rows).where(state_rows.c.key == bindparam("r
 
 def compute_ref(row: Row) -> str | None:
     """The second way to find a row of this kind, if it has one."""
+    if isinstance(row, Delegation):
+        return make_account_ref(row.delegator)
+    if isinstance(row, Unbonding):
+        return make_account_ref(row.owner)
     return row.target if isinstance(row, Stake) else None
+
+
+def make_account_ref(address: bytes) -> str:
+    """The second way to find what one account delegated, and what of its stake is on its way out."""
+    return f"account:{address.hex()}"

@@ -1,8 +1,9 @@
-"""`stake`: bond money, as a validator or as a participant of a task; or add to a bond.
+"""`stake`: bond money, as a validator or as a participant of a task; add to a bond; or delegate to another's bond.
 
 Target ``validator``: `public_key` is the consensus key; the first bond also brings its proof of possession (the key
 signs the owner's address), the head of its beacon chain and a name. Target ``task:<id>``: `role` is trainer or voter;
-a voter's first bond commits to its private holdouts.
+a voter's first bond commits to its private holdouts. With `share_ppm` the sender offers others that part of what their
+delegations earn. With `delegate` the sender delegates to the bond of that account, which has made such an offer.
 """
 
 from typing import Annotated, Literal
@@ -11,10 +12,20 @@ import msgspec
 from msgspec import Meta
 
 from flockchain.codec import Canonical
-from flockchain.crypto import HASH_BYTES, PUBLIC_KEY_BYTES, address_of, format_address
+from flockchain.crypto import ADDRESS_BYTES, HASH_BYTES, PUBLIC_KEY_BYTES, address_of, format_address
 from flockchain.errors import Refused
 from flockchain.execution.balances import check_balance
 from flockchain.execution.context import Context
+from flockchain.execution.delegation import (
+    MAX_SHARES,
+    check_share,
+    compute_new_shares,
+    compute_worth_uflk,
+    get_delegation,
+    get_pool,
+    increase_delegation,
+    set_share,
+)
 from flockchain.execution.staking import (
     count_participants,
     get_stake,
@@ -24,7 +35,7 @@ from flockchain.execution.staking import (
     parse_target,
 )
 from flockchain.genesis import check_possession
-from flockchain.types.ids import OptionalHash, Text, Uflk
+from flockchain.types.ids import OptionalAddress, OptionalHash, Ppm, Text, Uflk
 from flockchain.types.rows import Stake, Task, ValidatorRow
 from flockchain.types.task import Holdout
 from flockchain.types.tx import Tx
@@ -35,8 +46,9 @@ VALIDATOR = "validator"
 
 class Body(Canonical, frozen=True):
     target: Annotated[str, Meta(max_length=64)]
-    """``validator`` or ``task:<id>``."""
+    """``validator`` or ``task:<id>``; to delegate, ``validator:<address in hex>`` or ``task:<id>``."""
     amount_uflk: Uflk
+    """0 only to change `share_ppm`."""
     role: Literal["", "trainer", "voter"] = ""
     holdouts: tuple[Holdout, ...] = ()
     """Sorted by domain."""
@@ -44,11 +56,19 @@ class Body(Canonical, frozen=True):
     possession: Annotated[bytes, Meta(max_length=64)] = b""
     beacon_head: OptionalHash = b""
     name: Text = ""
+    delegate: OptionalAddress = b""
+    """Owner of the validator, or participant of the task, to whom is delegated; empty: the sender's own bond."""
+    share_ppm: Ppm | None = None
+    """Part of what delegated stake earns that its delegators get; None: as it is."""
 
 
 def check(body: Body, tx: Tx) -> None:
-    if body.amount_uflk == 0:
+    if body.amount_uflk == 0 and body.share_ppm is None:
         raise Refused("zero-amount", "a stake bonds at least 1 uflk")
+    if body.delegate:
+        _check_delegation_form(body, tx)
+        return
+    check_share(body.share_ppm)
     if body.target == VALIDATOR:
         if body.role or body.holdouts:
             raise Refused("bad-stake", "a validator bond has no role and no holdouts")
@@ -68,12 +88,70 @@ def check(body: Body, tx: Tx) -> None:
         raise Refused("bad-stake", "a holdout has at least 1 block")
 
 
+def _check_delegation_form(body: Body, tx: Tx) -> None:
+    own = (body.role, body.holdouts, body.public_key, body.possession, body.beacon_head, body.name)
+    if any(own) or body.share_ppm is not None:
+        raise Refused("bad-stake", "a delegation has no role, holdouts, key, proof, beacon head, name or share")
+    if len(body.delegate) != ADDRESS_BYTES:
+        raise Refused("bad-stake", f"a delegate's address has {ADDRESS_BYTES} bytes, got {len(body.delegate)}")
+    if body.delegate == tx.sender:
+        raise Refused("own-bond", "one does not delegate to oneself: stake without a delegate adds to the own bond")
+    parse_target(body.target)
+
+
 def apply(context: Context, tx: Tx, body: Body) -> None:
     check_balance(context.state, tx.sender, body.amount_uflk, "stake")
-    if body.target == VALIDATOR:
+    if body.delegate:
+        _delegate(context, tx.sender, body)
+    elif body.target == VALIDATOR:
         _bond_validator(context, tx.sender, body)
     else:
         _bond_task(context, tx.sender, body)
+    if body.share_ppm is not None:
+        target = make_validator_target(address_of(body.public_key)) if body.target == VALIDATOR else body.target
+        set_share(context, tx.sender, target, body.share_ppm)
+
+
+def _delegate(context: Context, delegator: bytes, body: Body) -> None:
+    state, params = context.state, context.params.stake
+    own_uflk = _check_delegate(context, body)
+    pool = get_pool(state, body.delegate, body.target)
+    if pool is None:
+        name = format_address(body.delegate)
+        raise Refused("no-delegation", f"{name} offers no share of its income in {body.target}: it takes no delegation")
+    delegation = get_delegation(state, body.delegate, body.target, delegator)
+    held_uflk = compute_worth_uflk(pool, delegation.shares) if delegation else 0
+    _check_minimum(held_uflk + body.amount_uflk, params.min_delegation_uflk)
+    most_uflk = params.max_delegated_multiple * own_uflk
+    if pool.amount_uflk + body.amount_uflk > most_uflk:
+        raise Refused(
+            "delegation-limit",
+            f"with {body.amount_uflk} uflk more, {pool.amount_uflk + body.amount_uflk} uflk would be delegated: "
+            f"{params.max_delegated_multiple} times the delegate's own bond are {most_uflk} uflk",
+        )
+    if delegation is None and pool.delegators >= params.max_delegators:
+        raise Refused("pool-full", f"this bond has {pool.delegators} delegators, the most that are allowed")
+    if not 0 < compute_new_shares(pool, body.amount_uflk) <= MAX_SHARES - pool.shares:
+        raise Refused("pool-worn", f"slashes left {pool.amount_uflk} uflk of {pool.shares} shares: too little to join")
+    increase_delegation(context, delegator, pool, body.amount_uflk)
+
+
+def _check_delegate(context: Context, body: Body) -> int:
+    """The delegate's own bond in uflk; raises `Refused` when it has none that could earn."""
+    kind, name = parse_target(body.target)
+    if isinstance(name, bytes):
+        validator = context.state.find(ValidatorRow, name)
+        if validator is None or validator.owner != body.delegate:
+            raise Refused("not-found", f"{format_address(body.delegate)} has no validator {format_address(name)}")
+        if validator.tombstoned:
+            raise Refused("tombstoned", f"validator {format_address(name)} signed twice and is out for good")
+        return validator.bond_uflk
+    assert kind == "task"
+    _get_open_task(context, name)
+    stake = get_stake(context.state, body.delegate, body.target)
+    if stake is None or stake.leaving:
+        raise Refused("left-task", f"{format_address(body.delegate)} has no bond in {body.target}, or is leaving it")
+    return stake.amount_uflk
 
 
 def _bond_validator(context: Context, owner: bytes, body: Body) -> None:
@@ -121,11 +199,7 @@ def _check_own_living(validator: ValidatorRow, owner: bytes) -> None:
 def _bond_task(context: Context, owner: bytes, body: Body) -> None:
     _, number = parse_target(body.target)
     assert isinstance(number, int)
-    task = context.state.find(Task, number)
-    if task is None:
-        raise Refused("not-found", f"there is no task {number}")
-    if task.status != "open":
-        raise Refused("task-closed", f"task {number} is {task.status}")
+    task = _get_open_task(context, number)
     stake = get_stake(context.state, owner, make_task_target(number))
     if stake is None or stake.amount_uflk == 0:
         _check_newcomer(context, task, body)
@@ -137,6 +211,15 @@ def _bond_task(context: Context, owner: bytes, body: Body) -> None:
         joined = msgspec.structs.replace(stake, role=body.role, holdouts=body.holdouts, leaving=False)
         context.state.put(joined)
     increase_bond(context, owner, body.target, body.amount_uflk, role=body.role, holdouts=body.holdouts)
+
+
+def _get_open_task(context: Context, number: int) -> Task:
+    task = context.state.find(Task, number)
+    if task is None:
+        raise Refused("not-found", f"there is no task {number}")
+    if task.status != "open":
+        raise Refused("task-closed", f"task {number} is {task.status}")
+    return task
 
 
 def _check_newcomer(context: Context, task: Task, body: Body) -> None:

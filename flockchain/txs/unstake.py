@@ -1,4 +1,7 @@
-"""`unstake`: take a bond out through the unbonding queue, in which it stays slashable until it is released."""
+"""`unstake`: take a bond or a delegation out through the unbonding queue, slashable there until it is released.
+
+A delegator may leave at any time: what stood behind a training round or a signature is slashed for it in the queue too.
+"""
 
 from typing import Annotated
 
@@ -8,6 +11,7 @@ from flockchain.codec import Canonical
 from flockchain.crypto import format_address
 from flockchain.errors import Refused
 from flockchain.execution.context import Context
+from flockchain.execution.delegation import begin_undelegation, compute_worth_uflk, get_delegation, get_pool
 from flockchain.execution.staking import (
     begin_unbonding,
     get_stake,
@@ -15,7 +19,7 @@ from flockchain.execution.staking import (
     is_last_eligible,
     parse_target,
 )
-from flockchain.types.ids import Uflk
+from flockchain.types.ids import OptionalAddress, Uflk
 from flockchain.types.rows import Task, ValidatorRow
 from flockchain.types.tx import Tx
 
@@ -26,6 +30,8 @@ class Body(Canonical, frozen=True):
     target: Annotated[str, Meta(max_length=64)]
     """``validator:<address in hex>`` or ``task:<id>``."""
     amount_uflk: Uflk
+    delegate: OptionalAddress = b""
+    """To whom it was delegated; empty: the sender's own bond."""
 
 
 def check(body: Body, tx: Tx) -> None:
@@ -35,24 +41,49 @@ def check(body: Body, tx: Tx) -> None:
 
 
 def apply(context: Context, tx: Tx, body: Body) -> None:
-    stake = get_stake(context.state, tx.sender, body.target)
+    if body.delegate:
+        _undelegate(context, tx.sender, body)
+    else:
+        _unbond(context, tx.sender, body)
+
+
+def _undelegate(context: Context, sender: bytes, body: Body) -> None:
+    pool = get_pool(context.state, body.delegate, body.target)
+    delegation = get_delegation(context.state, body.delegate, body.target, sender)
+    worth = compute_worth_uflk(pool, delegation.shares) if pool and delegation else 0
+    if pool is None or delegation is None or body.amount_uflk > worth:
+        raise Refused(
+            "insufficient-stake",
+            f"unstake of {body.amount_uflk} uflk exceeds the delegation of {worth} uflk in {body.target}",
+        )
+    _check_queue(context, len(delegation.unbonding))
+    _check_rest(worth - body.amount_uflk, context.params.stake.min_delegation_uflk)
+    begin_undelegation(context, pool, delegation, body.amount_uflk)
+
+
+def _unbond(context: Context, sender: bytes, body: Body) -> None:
+    stake = get_stake(context.state, sender, body.target)
     bonded = stake.amount_uflk if stake else 0
     if stake is None or body.amount_uflk > bonded:
         raise Refused(
             "insufficient-stake",
             f"unstake of {body.amount_uflk} uflk exceeds the bond of {bonded} uflk in {body.target}",
         )
-    limit = context.params.stake.max_unbondings_per_bond
-    if len(stake.unbonding) >= limit:
-        raise Refused("too-many-unbondings", f"{limit} parts of this bond are unbonding already: wait for one to end")
+    _check_queue(context, len(stake.unbonding))
     kind, name = parse_target(body.target)
     if kind == "validator":
         assert isinstance(name, bytes)
         _check_validator(context, name, bonded - body.amount_uflk)
     else:
         assert isinstance(name, int)
-        _check_participant(context, tx.sender, name, bonded - body.amount_uflk)
-    begin_unbonding(context, tx.sender, body.target, body.amount_uflk)
+        _check_participant(context, sender, name, bonded - body.amount_uflk)
+    begin_unbonding(context, sender, body.target, body.amount_uflk)
+
+
+def _check_queue(context: Context, entries: int) -> None:
+    limit = context.params.stake.max_unbondings_per_bond
+    if entries >= limit:
+        raise Refused("too-many-unbondings", f"{limit} parts of this bond are unbonding already: wait for one to end")
 
 
 def _check_validator(context: Context, address: bytes, rest_uflk: int) -> None:

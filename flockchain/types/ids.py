@@ -11,6 +11,8 @@ Hash = Annotated[bytes, Meta(min_length=32, max_length=32)]
 OptionalHash = Annotated[bytes, Meta(max_length=32)]
 """sha256 digest, or empty bytes for none (nil)."""
 Address = Annotated[bytes, Meta(min_length=20, max_length=20)]
+OptionalAddress = Annotated[bytes, Meta(max_length=20)]
+"""Address, or empty bytes for none."""
 PublicKey = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
 UInt = Annotated[int, Meta(ge=0, le=I63_MAX)]

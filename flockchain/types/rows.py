@@ -7,7 +7,20 @@ from typing import Literal
 
 from flockchain.codec import Canonical
 from flockchain.params import Params
-from flockchain.types.ids import Address, Hash, Int, Ms, OptionalHash, Ppm, PublicKey, Slug, Text, Uflk, UInt
+from flockchain.types.ids import (
+    Address,
+    Hash,
+    Int,
+    Ms,
+    OptionalAddress,
+    OptionalHash,
+    Ppm,
+    PublicKey,
+    Slug,
+    Text,
+    Uflk,
+    UInt,
+)
 from flockchain.types.task import (
     AdapterFigures,
     AttestationBody,
@@ -36,7 +49,7 @@ class ValidatorRow(Canonical, frozen=True):
     public_key: PublicKey
     name: Text
     bond_uflk: Uflk
-    """Sum of the bonds in it; its voting power while it is active."""
+    """Its owner's own bond."""
     active: bool
     """Has power in the newest set."""
     jailed_until_ms: Ms
@@ -49,7 +62,9 @@ class ValidatorRow(Canonical, frozen=True):
     next_beacon_height: UInt
     joined_height: UInt
     income_uflk: Uflk
-    """Earned, to be taken with `claim-rewards` or when leaving."""
+    """Earned by the owner, to be taken with `claim-rewards`; what its delegators earned is in their pool."""
+    delegated_uflk: Uflk = 0
+    """In the pool of its delegators; counts for power up to `max_delegated_multiple` times `bond_uflk`."""
 
 
 class UnbondingRef(Canonical, frozen=True):
@@ -57,6 +72,16 @@ class UnbondingRef(Canonical, frozen=True):
 
     release_ms: Ms
     sequence: UInt
+
+
+class Lot(Canonical, frozen=True):
+    """Part of a bond that came in lately, told apart so that an older offence does not touch it."""
+
+    height: UInt
+    """Of the block in which it came."""
+    time_ms: Ms
+    amount: UInt
+    """uflk of a bond or an unbonding entry, shares of a delegation."""
 
 
 class Stake(Canonical, frozen=True):
@@ -78,6 +103,57 @@ class Stake(Canonical, frozen=True):
     """Training rounds in a row for which this trainer was drawn and did not submit."""
     benched_until_round: UInt = 0
     """Jailed in the task: not drawn for training rounds with a lower number."""
+    recent: tuple[Lot, ...] = ()
+    """What of the amount came in lately, oldest first."""
+
+
+class DelegationPool(Canonical, frozen=True):
+    """What others delegated to the bond of `delegate` in `target`, held in shares, and what it earned for them.
+
+    A share is worth `amount_uflk / shares`: one uflk at first, less after slashes, never more.
+    """
+
+    delegate: Address
+    """Owner of the validator, or participant of the task."""
+    target: str
+    share_ppm: Ppm
+    """Part of what the delegated stake earns that its delegators get; the delegate has the rest."""
+    next_share_ppm: Ppm
+    next_share_ms: Ms
+    """A lower share was announced, in force from this time on; 0: none."""
+    amount_uflk: Uflk
+    shares: UInt
+    delegators: UInt
+    """Delegations in it, those with nothing left but entries in the unbonding queue included."""
+    rewards_uflk: Uflk
+    """Earned and not yet paid out, dust included."""
+    pending_uflk: Uflk
+    """What of the rewards is too little to raise the index."""
+    index_nuflk: UInt
+    """Thousand-millionths of one uflk that one share has earned since the pool began; it never falls."""
+
+
+class Delegation(Canonical, frozen=True):
+    """Shares of `delegator` in the pool of `delegate`."""
+
+    delegate: Address
+    target: str
+    delegator: Address
+    shares: UInt
+    index_nuflk: UInt
+    """The pool's index up to which its earnings are paid."""
+    recent: tuple[Lot, ...] = ()
+    unbonding: tuple[UnbondingRef, ...] = ()
+
+
+class DelegationMove(Canonical, frozen=True):
+    """Index: `delegator` moved stake into or out of the pool in this block; forgotten after `unbonding_ms`."""
+
+    delegate: Address
+    target: str
+    height: UInt
+    delegator: Address
+    time_ms: Ms
 
 
 class Unbonding(Canonical, frozen=True):
@@ -89,6 +165,11 @@ class Unbonding(Canonical, frozen=True):
     sequence: UInt
     amount_uflk: Uflk
     created_ms: Ms
+    created_height: UInt = 0
+    delegate: OptionalAddress = b""
+    """Whose pool a delegation leaves; empty: the owner's own bond."""
+    recent: tuple[Lot, ...] = ()
+    """What of the amount had come in lately when it left."""
 
 
 class Infraction(Canonical, frozen=True):
@@ -367,6 +448,9 @@ Row = (
     Account
     | ValidatorRow
     | Stake
+    | DelegationPool
+    | Delegation
+    | DelegationMove
     | Unbonding
     | Infraction
     | Liveness
@@ -407,6 +491,9 @@ TABLES: dict[type, Table] = {
     Unbonding: Table("unbonding", 7, 4),
     RecentBlock: Table("recent_block", 8, 1),
     TimeMark: Table("time_mark", 9, 1),
+    DelegationPool: Table("delegation_pool", 10, 2),
+    Delegation: Table("delegation", 11, 3),
+    DelegationMove: Table("delegation_move", 12, 4),
     Task: Table("task", 16, 1),
     TrainingRound: Table("training_round", 17, 2),
     Submission: Table("submission", 18, 3),

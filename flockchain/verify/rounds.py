@@ -103,12 +103,12 @@ class RoundAuditor:
         self.settled.append(SettledRound(height, task, training_round))
 
     def _check_slashes(self, receipts: Sequence[Receipt], height: int) -> None:
-        """What was taken came out of the bond and its unbonding part, and the reporter's part is within it."""
+        """What was taken came out of bond, delegations and what was unbonding; the reporter's part is within it."""
         for receipt in receipts:
             if receipt.kind != "slash":
                 continue
             facts = {amount.name: amount.value for amount in receipt.facts}
-            whole = facts["bonded_uflk"] + facts["unbonding_uflk"]
+            whole = facts["bonded_uflk"] + facts["delegated_uflk"] + facts["unbonding_uflk"]
             if receipt.amount_uflk != whole or not 0 <= facts["reporter_uflk"] <= whole:
                 name = format_address(receipt.account)
                 self.report.problem(

@@ -11,9 +11,9 @@ from flockchain.execution.genesis import load_state
 from flockchain.execution.invariants import assert_all, assert_changes
 from flockchain.execution.staking import make_validator_target
 from flockchain.genesis import sign_possession
-from flockchain.txs import claim_rewards, fund_task, slash, stake, transfer, unjail, unstake
+from flockchain.txs import claim_rewards, edit_validator, fund_task, slash, stake, transfer, unjail, unstake
 from flockchain.types.chain import PREVOTE, SignedVote, VoteBody
-from flockchain.types.rows import Account, Chain, RecentBlock, Stake, Unbonding, ValidatorRow, row_key
+from flockchain.types.rows import Account, Chain, DelegationPool, RecentBlock, Stake, Unbonding, ValidatorRow, row_key
 from flockchain.types.task import Holdout
 from tests.execution.stories import enroll, make_quick_genesis
 from tests.support.ledger import ACCOUNTS, BOND_UFLK, Ledger, make_address, make_beacon_chain, make_key
@@ -28,6 +28,8 @@ def random_body(dice: random.Random, ledger: Ledger, sender: str) -> Canonical:
     validator = dice.choice(VALIDATORS)
     address = make_address(validator)
     amount = dice.choice([1, 999, 1_000_000, 2_000_000_000, BOND_UFLK // 2, BOND_UFLK, 10**15])
+    if dice.random() < 0.4:
+        return random_delegation(dice, sender, validator, amount)
     match dice.randrange(9):
         case 0:
             return transfer.Body(make_address(dice.choice(ACCOUNTS)), amount, "")
@@ -57,6 +59,27 @@ def random_body(dice: random.Random, ledger: Ledger, sender: str) -> Canonical:
             return dice.choice([unstake.Body("task:1", amount), fund_task.Body(1, amount)])
 
 
+def random_delegation(dice: random.Random, sender: str, validator: str, amount: int) -> Canonical:
+    """To or from the bond of a validator, or of someone in task 1; or an offer of a validator's owner."""
+    in_task = dice.random() < 0.3
+    delegate = make_address(dice.choice(["bob", "carol"]) if in_task else OWNER[validator])
+    target = "task:1" if in_task else make_validator_target(make_address(validator))
+    match dice.randrange(7):
+        case 0 | 1 | 2 if delegate != make_address(sender):
+            return stake.Body(target, amount, delegate=delegate)
+        case 3 | 4:
+            return unstake.Body(target, amount, delegate)
+        case 5:
+            return claim_rewards.Body(delegate=delegate, target=target)
+        case _:
+            share_ppm = dice.choice([0, 500_000, 999_999])
+            return stake.Body("task:1", 0, share_ppm=share_ppm) if in_task else offer_share(validator, share_ppm)
+
+
+def offer_share(validator: str, share_ppm: int) -> edit_validator.Body:
+    return edit_validator.Body(make_address(validator), "", b"", share_ppm)
+
+
 def random_sender(dice: random.Random) -> str:
     return dice.choice([*ACCOUNTS, *OWNER.values()])
 
@@ -66,8 +89,8 @@ def random_absent(dice: random.Random, ledger: Ledger) -> list[str]:
     rows = ledger.state.get(Chain), list(ledger.state.iterate(ValidatorRow))
     name = dice.choice(VALIDATORS)
     members = [row for row in rows[1] if row.active]
-    power = sum(row.bond_uflk for row in members)
-    own = next((row.bond_uflk for row in members if row.address == make_address(name)), 0)
+    power = sum(row.bond_uflk + row.delegated_uflk for row in members)
+    own = next((row.bond_uflk + row.delegated_uflk for row in members if row.address == make_address(name)), 0)
     return [name] if len(members) > 3 and own * 4 < power and dice.random() < 0.7 else []
 
 
@@ -83,13 +106,15 @@ def random_late(dice: random.Random, ledger: Ledger) -> list[SignedVote]:
     return votes
 
 
-def make_history(seed: int, **params: int) -> Ledger:
+def make_history(seed: int, txs_per_block: int = 5, **params: int) -> Ledger:
     """A chain of `BLOCKS` random blocks; the ledger asserts every invariant after each."""
     dice = random.Random(seed)
     ledger = Ledger(make_quick_genesis(**params))
     enroll(ledger)
+    ledger.produce(*(ledger.tx(OWNER[f"val{i}"], offer_share(f"val{i}", 700_000)) for i in range(4)))
+    ledger.must("bob", stake.Body("task:1", 0, share_ppm=500_000))
     for _ in range(BLOCKS):
-        senders = [random_sender(dice) for _ in range(dice.randrange(6))]
+        senders = [random_sender(dice) for _ in range(dice.randrange(txs_per_block + 1))]
         txs = [ledger.tx(sender, random_body(dice, ledger, sender)) for sender in senders]
         late = random_late(dice, ledger)
         absent = random_absent(dice, ledger)
@@ -111,6 +136,20 @@ def test_random_histories_conserve_money_and_replay_to_equal_roots(run: int) -> 
     for block, outcome in zip(ledger.blocks, ledger.outcomes, strict=True):
         assert replica.decide(block).state_root == outcome.state_root
     assert load_state(ledger.state.rows())[0].root == ledger.state.root
+
+
+def test_thousands_of_operations_conserve_money_with_delegations() -> None:
+    """Up to 50 operations a block, inflation on: every block's invariants hold, and stake moved in all directions."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    ledger = make_history(seed, txs_per_block=50)
+    results = [result for outcome in ledger.outcomes for result in outcome.results]
+    assert len(results) > 2_000
+    done = {result.kind for result in results if result.code == "ok"}
+    assert {"stake", "unstake", "claim-rewards", "edit-validator"} <= done
+    moves = [receipt.kind for outcome in ledger.outcomes for receipt in outcome.receipts]
+    assert {"income", "unbonded"} <= set(moves)
+    assert ledger.state.first(DelegationPool) is not None
 
 
 def test_supply_grows_by_what_is_minted_and_by_nothing_else() -> None:
@@ -136,6 +175,7 @@ def test_one_uflk_from_nowhere_is_seen_at_once() -> None:
         (Account, "balance_uflk", "the supply is"),
         (Stake, "amount_uflk", "the supply is"),
         (ValidatorRow, "bond_uflk", "validator row says"),
+        (ValidatorRow, "delegated_uflk", "validator row says otherwise"),
         (ValidatorRow, "tombstoned", "without the right to it"),
         (Chain, "community_pool_uflk", "the supply is"),
     ],

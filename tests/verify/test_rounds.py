@@ -86,7 +86,12 @@ SLASH = Receipt(
     1,
     1,
     "why",
-    (Amount("bonded_uflk", 90), Amount("unbonding_uflk", 10), Amount("reporter_uflk", 10)),
+    (
+        Amount("bonded_uflk", 60),
+        Amount("delegated_uflk", 30),
+        Amount("unbonding_uflk", 10),
+        Amount("reporter_uflk", 10),
+    ),
     b"",
 )
 

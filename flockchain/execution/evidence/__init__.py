@@ -18,7 +18,7 @@ from flockchain.errors import Refused
 from flockchain.execution.context import Context
 from flockchain.execution.evidence import double_proposal, double_seal, double_submission, double_vote
 from flockchain.execution.evidence.offence import Offence
-from flockchain.execution.staking import slash_bond
+from flockchain.execution.slashing import slash_bond
 from flockchain.execution.state import State
 from flockchain.types.ids import I63_MAX
 from flockchain.types.rows import Infraction, ValidatorRow
@@ -73,7 +73,7 @@ def process_offence(context: Context, offence: Offence, reporter: bytes, proof: 
         offence.penalty_ppm,
         reason=offence.reason,
         reporter=reporter,
-        offence_ms=offence.offence_ms,
+        as_of_height=offence.as_of_height,
         task=offence.task,
         round=offence.round,
         evidence=proof,

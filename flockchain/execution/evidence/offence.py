@@ -7,6 +7,7 @@ from flockchain.errors import Refused
 from flockchain.execution.staking import make_validator_target
 from flockchain.execution.state import State
 from flockchain.execution.timemarks import get_time_of_ms
+from flockchain.execution.validators import POWER_DELAY_BLOCKS
 from flockchain.types.rows import Chain, ValidatorRow
 
 
@@ -18,7 +19,9 @@ class Offence:
     """Whose bond is slashed."""
     target: str
     offence_ms: int
-    """Header time, at most the offence's own: counts its age, and spares what began to unbond before."""
+    """Header time, at most the offence's own: counts its age."""
+    as_of_height: int
+    """What was bonded at the end of this block is slashed, wherever it is now."""
     penalty_ppm: int
     reason: str
     validator: bytes | None = None
@@ -57,6 +60,7 @@ def make_double_sign(state: State, validator: ValidatorRow, height: int, what: s
         owner=validator.owner,
         target=make_validator_target(validator.address),
         offence_ms=time_ms,
+        as_of_height=max(0, height - POWER_DELAY_BLOCKS),
         penalty_ppm=state.get(Chain).params.stake.slash_double_sign_ppm,
         reason=f"validator {format_address(validator.address)} signed two {what} at height {height}",
         validator=validator.address,

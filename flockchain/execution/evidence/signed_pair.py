@@ -10,6 +10,7 @@ from flockchain.codec import Canonical, encode
 from flockchain.crypto import address_of, is_signature_valid, signing_context
 from flockchain.errors import Refused
 from flockchain.execution.evidence.offence import Offence, compute_offence_key
+from flockchain.execution.rounds import get_freeze_height
 from flockchain.execution.staking import make_task_target
 from flockchain.execution.state import State
 from flockchain.types.chain import TX_PURPOSE
@@ -71,6 +72,7 @@ def make_pair_offence(state: State, kind: str, pair: SignedPair, number: int, ro
         owner=sender,
         target=make_task_target(number),
         offence_ms=training.started_ms,
+        as_of_height=get_freeze_height(state, training, sender),
         penalty_ppm=min(task.spec.penalties.double_ppm, cap),
         reason=f"signed two different {pair.first.tx.kind} transactions for round {round} of task {number}",
         task=number,
