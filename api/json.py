@@ -1,7 +1,7 @@
 """How the chain's values look in JSON, here and in `flockchain query`.
 
-Addresses in bech32, other bytes in hex, an empty optional hash as null, units in the names of fields; a struct is an
-object with its field names. The type that a field is declared with decides, never the value.
+Addresses in bech32, other bytes in hex, an empty optional hash or address as null, units in the names of
+fields; a struct is an object with its field names. The type that a field is declared with decides, never the value.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from flockchain.crypto import format_address, sha256
 from flockchain.errors import Refused
 from flockchain.store.reader import BlockSummary, StoredBlock, StoredReceipt, StoredTx
 from flockchain.txs import get_type
-from flockchain.types.ids import Address, OptionalHash
+from flockchain.types.ids import Address, OptionalAddress, OptionalHash
 from flockchain.types.tx import SignedTx, Tx
 
 Json = dict[str, Any]
@@ -38,6 +38,8 @@ def _fields_of(kind: type[msgspec.Struct]) -> list[tuple[str, Callable[[Any], An
 def _choose(hint: Any) -> Callable[[Any], Any]:
     if hint == Address:
         return _format_address
+    if hint == OptionalAddress:
+        return lambda value: _format_address(value) if value else None
     if hint == OptionalHash:
         return lambda value: value.hex() or None
     base = get_args(hint)[0] if get_origin(hint) is Annotated else hint

@@ -25,7 +25,7 @@ from flockchain.crypto import address_of, format_address, sign, signing_context
 from flockchain.errors import FlockchainError, Refused
 from flockchain.types.chain import TX_PURPOSE
 from flockchain.types.light import LightBlock, ProvenRow
-from flockchain.types.rows import Account, Stake, Task, TrainingRound, ValidatorRow
+from flockchain.types.rows import Account, Delegation, Stake, Task, TrainingRound, ValidatorRow
 from flockchain.types.tx import OK, SignedTx, Tx
 
 DEFAULT_NODE = "http://127.0.0.1:26601"
@@ -292,6 +292,10 @@ PROVABLE: dict[type[Any], Callable[..., tuple[str, dict[str, str]]]] = {
     Account: lambda address: (f"/accounts/{format_address(address)}", {}),
     ValidatorRow: lambda address: (f"/validators/{format_address(address)}", {}),
     Stake: lambda owner, target: ("/stakes", {"owner": format_address(owner), "target": target}),
+    Delegation: lambda delegate, target, delegator: (
+        "/stakes/delegations",
+        {"delegate": format_address(delegate), "target": target, "delegator": format_address(delegator)},
+    ),
     Task: lambda task: (f"/tasks/{task}", {}),
     TrainingRound: lambda task, number: (f"/tasks/{task}/rounds/{number}", {}),
 }

@@ -8,7 +8,8 @@ from api.proofs import Prove, fetch_proven
 from api.services import DEFAULT_LIMIT, Cursor, Limit, render_page, services
 from flockchain.crypto import parse_address
 from flockchain.store.reader import Snapshot
-from flockchain.types.rows import Liveness, ValidatorRow, ValidatorSet
+from flockchain.types.delegation import get_share_ppm
+from flockchain.types.rows import DelegationPool, Liveness, ValidatorRow, ValidatorSet
 
 router = APIRouter(prefix="/v1/validators", tags=["stake"])
 
@@ -25,7 +26,10 @@ async def get_validators(request: Request, limit: Limit = DEFAULT_LIMIT, cursor:
 
 @router.get("/{address}")
 async def get_validator(request: Request, address: str, prove: Prove = False) -> Json:
-    """One validator by the address of its consensus key. A proof is of its row, not of `power` and `missed_blocks`."""
+    """One validator by the address of its consensus key. A proof is of its row, not of what is added.
+
+    `share_ppm`: what its delegators get of what they earn; null: it takes no delegation.
+    """
     key, missing = parse_address(address), f"no validator {address}"
     proven, proof = await fetch_proven(request, ValidatorRow, key, missing=missing) if prove else (None, {})
     with services(request).reader.snapshot() as chain:
@@ -43,4 +47,6 @@ def _get_powers(chain: Snapshot) -> dict[bytes, int]:
 def _render(chain: Snapshot, row: ValidatorRow, powers: dict[bytes, int]) -> Json:
     liveness = chain.find(Liveness, row.address)
     missed = liveness.missed if liveness is not None else 0
-    return {**render(row), "power": powers.get(row.address, 0), "missed_blocks": missed}
+    pool = chain.find(DelegationPool, row.owner, f"validator:{row.address.hex()}")
+    share_ppm = None if pool is None else get_share_ppm(pool, chain.tip().time_ms)
+    return {**render(row), "power": powers.get(row.address, 0), "missed_blocks": missed, "share_ppm": share_ppm}

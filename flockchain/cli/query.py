@@ -40,7 +40,12 @@ def account(
 def validators(node: NodeOption = None, home: HomeOption = None, json: JsonFlag = False) -> None:
     """The validator set with powers, bonds and jails. Example: flockchain query validators"""
     with connect(node, home) as client:
-        _list(client, "/validators", ["address", "bond_uflk", "active", "jailed_until_ms", "tombstoned"], json)
+        _list(
+            client,
+            "/validators",
+            ["address", "bond_uflk", "delegated_uflk", "share_ppm", "active", "jailed_until_ms", "tombstoned"],
+            json,
+        )
 
 
 @app.command()
@@ -54,6 +59,48 @@ def stakes(
     """Bonds in validators and tasks. Example: flockchain query stakes --target task:1"""
     with connect(node, home) as client:
         _list(client, "/stakes", ["owner", "target", "role", "amount_uflk"], json, owner=owner, target=target)
+
+
+@app.command()
+def delegations(
+    delegator: Annotated[str | None, typer.Option(help="Only those of this account.")] = None,
+    delegate: Annotated[str | None, typer.Option(help="Only those to this validator's owner or participant.")] = None,
+    target: Annotated[str | None, typer.Option(help="With --delegate: only those in this target.")] = None,
+    node: NodeOption = None,
+    home: HomeOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """What was staked for others, what it is worth and has earned. Example: flockchain query delegations"""
+    with connect(node, home) as client:
+        columns = ["delegator", "delegate", "target", "amount_uflk", "earned_uflk"]
+        asked = {"delegator": delegator, "delegate": delegate, "target": target}
+        _list(client, "/stakes/delegations", columns, json, **asked)
+
+
+@app.command()
+def pools(
+    delegate: Annotated[str | None, typer.Option(help="Only those of this validator's owner or participant.")] = None,
+    target: Annotated[str | None, typer.Option(help="With --delegate: only the one in this target.")] = None,
+    node: NodeOption = None,
+    home: HomeOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Who takes delegations, and which share of the income it offers. Example: flockchain query pools"""
+    with connect(node, home) as client:
+        columns = ["delegate", "target", "share_ppm", "amount_uflk", "delegators", "rewards_uflk"]
+        _list(client, "/stakes/pools", columns, json, delegate=delegate, target=target)
+
+
+@app.command()
+def unbonding(
+    owner: Annotated[str | None, typer.Option(help="Only what this account gets back.")] = None,
+    node: NodeOption = None,
+    home: HomeOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Stake on its way out, and when it is free. Example: flockchain query unbonding --owner flk1..."""
+    with connect(node, home) as client:
+        _list(client, "/stakes/unbonding", ["owner", "target", "amount_uflk", "release_ms"], json, owner=owner)
 
 
 @app.command()

@@ -4,17 +4,19 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from msgspec.structs import replace
 
 from flockchain.chunks import compute_file_root
 from flockchain.cli.fields import read_address, read_hash
 from flockchain.cli.sending import MakeBody, Once, Sender, add_command
 from flockchain.cli.structs import read_struct
-from flockchain.cli.validators import find_validator, make_task_holdouts, make_validator_bond
+from flockchain.cli.validators import find_delegate, find_validator, make_task_holdouts, make_validator_bond
 from flockchain.client import Json
 from flockchain.codec import Canonical, decode, encode
 from flockchain.crypto import parse_address
 from flockchain.errors import Refused
 from flockchain.execution.staking import make_validator_target
+from flockchain.params import PPM
 from flockchain.txs import (
     attest_aggregate,
     claim_rewards,
@@ -43,6 +45,14 @@ TargetOption = Annotated[str, typer.Option("--target", help="task:NUMBER, or val
 ValidatorOption = Annotated[
     str | None, typer.Option("--validator", metavar="ADDRESS", help="flk1... Default: the one of --home.")
 ]
+ForOption = Annotated[
+    str | None,
+    typer.Option("--for", metavar="ADDRESS", help="On another's bond: a validator's address, or a participant's."),
+]
+ShareOption = Annotated[
+    int | None,
+    typer.Option("--share-ppm", min=0, max=PPM, help="Part of what delegations earn that the delegators get."),
+]
 BaseOption = Annotated[
     str | None, typer.Option("--base", help="The base: a folder, owner/name@revision, 'demo' or 'tiny'.")
 ]
@@ -64,7 +74,7 @@ def make_transfer(
 def make_stake(
     sender: Sender,
     target: TargetOption,
-    amount_uflk: AmountOption,
+    amount_uflk: Annotated[int, typer.Option("--amount-uflk", min=0, help="0 only to change --share-ppm.")],
     role: Annotated[
         Literal["trainer", "voter"] | None, typer.Option("--role", help="Of a first bond in a task.")
     ] = None,
@@ -74,26 +84,39 @@ def make_stake(
     ] = None,
     base: BaseOption = None,
     name: Annotated[str, typer.Option("--name", help="Of a new validator, for people.")] = "",
+    delegate: ForOption = None,
+    share_ppm: ShareOption = None,
 ) -> Canonical:
-    """Bond money in a task, or in the validator whose home is --home; or add to a bond.
+    """Bond money in a task, or in the validator whose home is --home; add to a bond; or, with --for, to another's.
 
-    A first bond as a voter commits to its holdouts, which needs --base for their tokens; the text stays here.
+    A first bond as a voter commits to its holdouts, which needs --base for their tokens; the text stays here. With
+    --share-ppm others may stake on this bond, and get that part of what their stake earns.
 
     Example: flockchain tx stake --key alice --target task:1 --amount-uflk 500000000 --role trainer
     """
+    if delegate is not None:
+        if role or holdout or name or share_ppm is not None:
+            raise typer.BadParameter("--role, --holdout, --name and --share-ppm are for one's own bond")
+        target, owner = find_delegate(sender, target, delegate)
+        return stake.Body(target, amount_uflk, delegate=owner)
     if target == stake.VALIDATOR:
         if role or holdout:
             raise typer.BadParameter("--role and --holdout are for the bond in a task")
-        return make_validator_bond(sender, amount_uflk, name)
+        return replace(make_validator_bond(sender, amount_uflk, name), share_ppm=share_ppm)
     holdouts = make_task_holdouts(sender, target, holdout, base) if holdout else ()
-    return stake.Body(target, amount_uflk, role=role or "", holdouts=holdouts)
+    return stake.Body(target, amount_uflk, role=role or "", holdouts=holdouts, share_ppm=share_ppm)
 
 
-def make_unstake(sender: Sender, target: TargetOption, amount_uflk: AmountOption) -> Canonical:
-    """Take a bond out through the unbonding queue, in which it stays slashable.
+def make_unstake(
+    sender: Sender, target: TargetOption, amount_uflk: AmountOption, delegate: ForOption = None
+) -> Canonical:
+    """Take a bond, or with --for a delegation, out through the unbonding queue, in which it stays slashable.
 
     Example: flockchain tx unstake --key alice --target task:1 --amount-uflk 500000000
     """
+    if delegate is not None:
+        target, owner = find_delegate(sender, target, delegate)
+        return unstake.Body(target, amount_uflk, owner)
     if target == stake.VALIDATOR:
         target = make_validator_target(find_validator(sender, None))
     elif target.startswith("validator:flk1"):
@@ -109,11 +132,19 @@ def make_unjail(sender: Sender, validator: ValidatorOption = None) -> Canonical:
     return unjail.Body(find_validator(sender, validator))
 
 
-def make_claim_rewards(sender: Sender, validator: ValidatorOption = None) -> Canonical:
-    """Move a validator's income to its owner's balance.
+def make_claim_rewards(
+    sender: Sender,
+    validator: ValidatorOption = None,
+    delegate: ForOption = None,
+    target: Annotated[str, typer.Option("--target", help="With --for: task:NUMBER, or validator.")] = stake.VALIDATOR,
+) -> Canonical:
+    """Move a validator's income to its owner's balance; with --for what a delegation earned to the delegator's.
 
     Example: flockchain tx claim-rewards --key owner --home ~/.flockchain
     """
+    if delegate is not None:
+        target, owner = find_delegate(sender, target, delegate)
+        return claim_rewards.Body(delegate=owner, target=target)
     return claim_rewards.Body(find_validator(sender, validator))
 
 
@@ -124,12 +155,13 @@ def make_edit_validator(
     beacon_head: Annotated[
         bytes | None, typer.Option("--beacon-head", parser=read_hash, metavar="HEX", help="Head of a new beacon chain.")
     ] = None,
+    share_ppm: ShareOption = None,
 ) -> Canonical:
-    """Give a validator another name or beacon chain.
+    """Give a validator another name, beacon chain, or share of the income for its delegators.
 
     Example: flockchain tx edit-validator --key owner --home ~/.flockchain --name north
     """
-    return edit_validator.Body(find_validator(sender, validator), name, beacon_head or b"")
+    return edit_validator.Body(find_validator(sender, validator), name, beacon_head or b"", share_ppm)
 
 
 def make_create_task(

@@ -7,6 +7,7 @@ from flockchain.cli.sending import Sender
 from flockchain.cli.workers import parse_holdouts
 from flockchain.crypto import parse_address
 from flockchain.errors import Fault, Refused
+from flockchain.execution.staking import make_validator_target
 from flockchain.txs import stake
 from flockchain.types.task import Holdout
 
@@ -22,6 +23,14 @@ def find_validator(sender: Sender, address: str | None) -> bytes:
         raise Refused("no-validator", f"{path} does not exist: name the validator, or give its --home") from None
     except (OSError, ValueError, KeyError, TypeError):
         raise Fault(f"{path} is damaged: restore it from your copy") from None
+
+
+def find_delegate(sender: Sender, target: str, address: str) -> tuple[str, bytes]:
+    """(target, account) of another's bond: of a validator by its own address, of a participant by its account's."""
+    if target == stake.VALIDATOR:
+        validator = sender.client.get(f"/validators/{address}")
+        return make_validator_target(parse_address(address)), parse_address(validator["owner"])
+    return target, parse_address(address)
 
 
 def make_validator_bond(sender: Sender, amount_uflk: int, name: str) -> stake.Body:

@@ -23,9 +23,9 @@ from flockchain.execution.staking import parse_target, touch_bond
 from flockchain.execution.state import State
 from flockchain.execution.unbonding import add_entry, drop_reference
 from flockchain.params import PPM
+from flockchain.types.delegation import INDEX_SCALE, compute_earned_uflk, compute_worth_uflk, get_share_ppm
 from flockchain.types.rows import Delegation, DelegationMove, DelegationPool, Lot, Unbonding, ValidatorRow
 
-INDEX_SCALE = 10**9
 MAX_SHARES = 2**62
 _MOVES_FORGOTTEN_AT_ONCE = 2
 """By each move, so that the index of moves does not outgrow those of one unbonding time."""
@@ -40,24 +40,9 @@ def get_delegation(state: State, delegate: bytes, target: str, delegator: bytes)
     return state.find(Delegation, delegate, target, delegator)
 
 
-def compute_worth_uflk(pool: DelegationPool, shares: int) -> int:
-    """What so many shares of the pool are worth now, rounded down."""
-    return pool.amount_uflk * shares // pool.shares if pool.shares else 0
-
-
 def compute_new_shares(pool: DelegationPool, amount_uflk: int) -> int:
     """Shares that a delegation of so much gets, rounded down."""
     return amount_uflk * pool.shares // pool.amount_uflk if pool.shares else amount_uflk
-
-
-def compute_earned_uflk(pool: DelegationPool, delegation: Delegation) -> int:
-    """What the delegation has earned and not been paid, rounded down."""
-    return delegation.shares * (pool.index_nuflk - delegation.index_nuflk) // INDEX_SCALE
-
-
-def get_share_ppm(pool: DelegationPool, time_ms: int) -> int:
-    """The share in force at `time_ms`."""
-    return pool.next_share_ppm if 0 < pool.next_share_ms <= time_ms else pool.share_ppm
 
 
 def check_share(share_ppm: int | None) -> None:

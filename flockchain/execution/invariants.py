@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from flockchain.execution.delegation import compute_earned_uflk
 from flockchain.execution.state import State
 from flockchain.execution.validators import compute_power, is_eligible
+from flockchain.types.delegation import compute_earned_uflk
 from flockchain.types.rows import (
     Account,
     Chain,

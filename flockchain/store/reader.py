@@ -147,7 +147,10 @@ class Snapshot:
         return self._page_of_rows(_is_below(start), limit, cursor)
 
     def rows_by_ref(self, kind: type[R], ref: str, *, limit: int = MAX_PAGE, cursor: str | None = None) -> Page[R]:
-        """Rows of one kind with this second key (`Stake`: its target), in key order."""
+        """Rows of one kind with this second key, in key order.
+
+        It is the target of a `Stake`, and `make_account_ref` of who owns a `Delegation` or `Unbonding`.
+        """
         return self._page_of_rows(_is_below(compute_key(kind)) & (state_rows.c.ref == ref), limit, cursor)
 
     def _page_of_rows(self, condition: ColumnElement[bool], limit: int, cursor: str | None) -> Page[Any]:

@@ -10,9 +10,10 @@ from flockchain.crypto import ADDRESS_BYTES, format_address
 from flockchain.errors import Refused
 from flockchain.execution.balances import increase_balance
 from flockchain.execution.context import Context
-from flockchain.execution.delegation import compute_earned_uflk, get_delegation, get_pool, pay_earned
+from flockchain.execution.delegation import get_delegation, get_pool, pay_earned
 from flockchain.execution.staking import parse_target
 from flockchain.execution.validators import get_own_validator
+from flockchain.types.delegation import compute_earned_uflk
 from flockchain.types.ids import OptionalAddress
 from flockchain.types.tx import Tx
 

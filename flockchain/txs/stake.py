@@ -20,7 +20,6 @@ from flockchain.execution.delegation import (
     MAX_SHARES,
     check_share,
     compute_new_shares,
-    compute_worth_uflk,
     get_delegation,
     get_pool,
     increase_delegation,
@@ -35,6 +34,7 @@ from flockchain.execution.staking import (
     parse_target,
 )
 from flockchain.genesis import check_possession
+from flockchain.types.delegation import compute_worth_uflk
 from flockchain.types.ids import OptionalAddress, OptionalHash, Ppm, Text, Uflk
 from flockchain.types.rows import Stake, Task, ValidatorRow
 from flockchain.types.task import Holdout

@@ -11,7 +11,7 @@ from flockchain.codec import Canonical
 from flockchain.crypto import format_address
 from flockchain.errors import Refused
 from flockchain.execution.context import Context
-from flockchain.execution.delegation import begin_undelegation, compute_worth_uflk, get_delegation, get_pool
+from flockchain.execution.delegation import begin_undelegation, get_delegation, get_pool
 from flockchain.execution.staking import (
     begin_unbonding,
     get_stake,
@@ -19,6 +19,7 @@ from flockchain.execution.staking import (
     is_last_eligible,
     parse_target,
 )
+from flockchain.types.delegation import compute_worth_uflk
 from flockchain.types.ids import OptionalAddress, Uflk
 from flockchain.types.rows import Task, ValidatorRow
 from flockchain.types.tx import Tx

@@ -1,7 +1,20 @@
 """Rows of one task in its first round, as execution would leave them."""
 
 from flockchain.chunks import CHUNK_BYTES, compute_bytes_root
-from flockchain.types.rows import Adapter, Phase, Seats, Stake, Submission, Task, TrainingRound, Verdict
+from flockchain.types.rows import (
+    Adapter,
+    Delegation,
+    DelegationPool,
+    Phase,
+    Seats,
+    Stake,
+    Submission,
+    Task,
+    TrainingRound,
+    Unbonding,
+    UnbondingRef,
+    Verdict,
+)
 from flockchain.types.task import JudgeSpec, ModelSpec, PenaltySpec, PhaseSpec, RewardSpec, TaskSpec
 from tests.store.history import ALICE, BOB, START_MS
 
@@ -56,6 +69,10 @@ TASK = Task(
     created_ms=START_MS,
 )
 STAKE = Stake(BOB, "task:1", 50, "trainer", (), False, 0, START_MS)
+POOL = DelegationPool(ALICE, "task:1", 500_000, 0, 0, 90, 100, 1, 7, 0, 70_000_000)
+"""100 shares of 0.9 uflk, which have earned 0.07 uflk each."""
+DELEGATION = Delegation(ALICE, "task:1", BOB, 100, 0, (), (UnbondingRef(START_MS + 9, 3),))
+LEAVING = Unbonding(START_MS + 9, BOB, "task:1", 3, 25, START_MS, 1, ALICE)
 SUBMISSION = Submission(1, 1, BOB, ROOT, len(UPDATE), b"", 100, "torch 2.13", 2, bytes(32))
 ADAPTER = Adapter(ROOT, "update", 1, 1, BOB, len(UPDATE))
 

@@ -15,7 +15,7 @@ from flockchain.crypto import format_address, sha256
 from flockchain.errors import Refused
 from flockchain.types.rows import Account
 from tests.api.node import Node, running_node
-from tests.api.rows import ADAPTER, ROOT, STAKE, SUBMISSION, TASK, UPDATE, make_round
+from tests.api.rows import ADAPTER, DELEGATION, LEAVING, POOL, ROOT, STAKE, SUBMISSION, TASK, UPDATE, make_round
 from tests.store.history import ALICE, BOB, BOND_UFLK, GENESIS_HASH, POOL_UFLK, VALIDATOR
 
 Json = dict[str, Any]
@@ -109,6 +109,37 @@ def test_accounts_validators_stakes_and_params(node: Node) -> None:
     params = get(node, "/v1/params")
     assert params["fees"]["min_fee_uflk"] == 100
     assert len(params["params_hash"]) == 64
+
+
+def test_delegations_pools_and_what_is_unbonding(node: Node) -> None:
+    """By each way to find them; what a delegation is worth and has earned is computed, not stored."""
+    node.produce(POOL, DELEGATION, LEAVING)
+    alice, bob = format_address(ALICE), format_address(BOB)
+    (found,) = get(node, "/v1/stakes/delegations")["items"]
+    assert (found["shares"], found["amount_uflk"], found["earned_uflk"]) == (100, 90, 7)
+    for query in (
+        {"delegator": bob},
+        {"delegate": alice},
+        {"delegate": alice, "target": "task:1"},
+        {"delegate": alice, "target": "task:1", "delegator": bob},
+    ):
+        assert get(node, "/v1/stakes/delegations", **query)["items"] == [found]
+    assert get(node, "/v1/stakes/delegations", delegator=alice)["items"] == []
+    assert get(node, "/v1/stakes/delegations", delegate=alice, target="task:1", delegator=alice)["items"] == []
+    node.produce()
+    proven = get(node, "/v1/stakes/delegations", delegate=alice, target="task:1", delegator=bob, prove=True)
+    assert proven["items"] == [found]
+    assert proven["proof"]["value"] == encode(DELEGATION).hex()
+    (pool,) = get(node, "/v1/stakes/pools", delegate=alice, target="task:1")["items"]
+    assert (pool["share_ppm"], pool["rewards_uflk"]) == (500_000, 7)
+    assert get(node, "/v1/stakes/pools")["items"] == get(node, "/v1/stakes/pools", delegate=alice)["items"] == [pool]
+    (entry,) = get(node, "/v1/stakes/unbonding", owner=bob)["items"]
+    assert (entry["amount_uflk"], entry["delegate"]) == (25, alice)
+    assert get(node, "/v1/stakes/unbonding")["items"] == [entry]
+    assert get(node, "/v1/stakes/unbonding", owner=alice)["items"] == []
+    for path in ("/v1/stakes/delegations?target=task:1", f"/v1/stakes/delegations?prove=true&delegator={bob}",
+                 "/v1/stakes/pools?target=task:1"):  # fmt: skip
+        assert ask(node, "GET", path).status_code == 422
 
 
 def test_a_task_and_its_round_with_everything_that_happened_in_it(node: Node) -> None:

@@ -85,6 +85,27 @@ def test_a_validator_bonds_more_edits_its_name_and_claims(shell: Shell, network:
     assert "is the last active validator" in last.err
 
 
+def test_a_delegation_from_offer_to_claim(shell: Shell, network: Network) -> None:
+    """The validator offers a share, alice stakes on it by the validator's address, sees it, claims and leaves."""
+    owner = [*on(network, "owner0"), "--index", 0]
+    shell.must("tx", "edit-validator", *owner, "--share-ppm", 500_000)
+    validator = shell.must("query", "validators", "--home", network.home)["items"][0]
+    assert validator["share_ppm"] == 500_000
+    where = ["--target", "validator", "--for", validator["address"]]
+    shell.must("tx", "stake", *on(network), *where, "--amount-uflk", 5_000_000_000)
+    shell.must("tx", "transfer", *on(network, "bob"), "--to", validator["owner"], "--amount-uflk", 1)
+    found = shell.must("query", "delegations", "--delegator", address(network, "alice"), "--home", network.home)
+    assert [(item["amount_uflk"], item["delegate"]) for item in found["items"]] == [(5_000_000_000, validator["owner"])]
+    (pool,) = shell.must("query", "pools", "--home", network.home)["items"]
+    assert (pool["amount_uflk"], pool["delegators"]) == (5_000_000_000, 1)
+    shell.must("tx", "claim-rewards", *on(network), "--for", validator["address"])
+    shell.must("tx", "unstake", *on(network), *where, "--amount-uflk", 5_000_000_000)
+    leaving = shell.must("query", "unbonding", "--owner", address(network, "alice"), "--home", network.home)
+    assert [item["amount_uflk"] for item in leaving["items"]] == [5_000_000_000]
+    wrong = shell("tx", "stake", *on(network), *where, "--amount-uflk", 5, "--role", "trainer")
+    assert wrong.code == 2
+
+
 def test_a_sealed_vote_is_kept_before_it_is_sent_and_never_made_again(
     shell: Shell, network: Network, tmp_path: Path
 ) -> None:

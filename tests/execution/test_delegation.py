@@ -6,13 +6,13 @@ from msgspec.structs import replace
 from flockchain.codec import Canonical, encode
 from flockchain.errors import Refused
 from flockchain.execution.block import get_validators, preview_tx
-from flockchain.execution.delegation import compute_earned_uflk, compute_worth_uflk
 from flockchain.execution.evidence import double_vote
 from flockchain.execution.invariants import assert_all
 from flockchain.execution.staking import make_validator_target
 from flockchain.params import UFLK_PER_FLK
 from flockchain.txs import claim_rewards, edit_validator, slash, stake, transfer, unjail, unstake
 from flockchain.types.chain import PREVOTE, VoteBody
+from flockchain.types.delegation import compute_earned_uflk, compute_worth_uflk
 from flockchain.types.rows import Delegation, DelegationMove, DelegationPool, Stake, Unbonding
 from tests.execution.stories import UNBONDING_MS, make_quick_genesis
 from tests.support.ledger import BOND_UFLK, Ledger, make_address, make_key

@@ -12,12 +12,13 @@ from flockchain.execution.block import check_tx, get_validators
 from flockchain.execution.evidence import double_proposal, double_vote
 from flockchain.execution.evidence.signed_pair import SignedPair, make_pair
 from flockchain.execution.staking import get_bond_uflk, make_validator_target
+from flockchain.genesis import sign_possession
 from flockchain.txs import slash, stake, submit_adapter, transfer, unjail, unstake, vote
 from flockchain.types.chain import PRECOMMIT, PREVOTE, ProposalBody, VoteBody
 from flockchain.types.rows import Infraction, Unbonding
 from flockchain.types.tx import SignedTx
-from tests.execution.stories import EVIDENCE_AGE_MS, enroll, make_quick_genesis, wait_for_phase
-from tests.support.ledger import BOND_UFLK, Ledger, make_address, make_key
+from tests.execution.stories import EVIDENCE_AGE_MS, UNBONDING_MS, enroll, make_quick_genesis, wait_for_phase
+from tests.support.ledger import BOND_UFLK, Ledger, make_address, make_beacon_chain, make_key
 
 ONE, OTHER, NIL = sha256(b"one"), sha256(b"other"), b""
 VAL3 = make_address("val3")
@@ -175,6 +176,58 @@ def test_what_proves_no_offence_is_refused(ledger: Ledger, deviation: str, sente
     result = ledger.send("alice", slash.Body("double-vote", encode(evidence)))
     assert sentence in result.message
     assert ledger.validator("val3").bond_uflk == BOND_UFLK
+
+
+def test_an_offence_is_punished_though_its_validator_has_left(ledger: Ledger) -> None:
+    """It unbonds whole after the offence and is out of the set; within the evidence age the queue still pays, once."""
+    body = two_votes(ledger, height=2)
+    ledger.must("owner3", unstake.Body(TARGET, BOND_UFLK))
+    ledger.skip(EVIDENCE_AGE_MS - 10_000, blocks=4)
+    assert VAL3 not in {m.address for m in get_validators(ledger.state, ledger.chain.height)}
+    ledger.must("alice", body)
+    entry = ledger.state.first(Unbonding)
+    assert entry is not None
+    assert entry.amount_uflk == BOND_UFLK * 95 // 100
+    assert ledger.validator("val3").tombstoned
+    assert ledger.send("bob", body).code == "already-punished"
+
+
+def test_what_was_released_before_the_report_is_gone(ledger: Ledger) -> None:
+    """The evidence age ends before the unbonding time does: no offence can be reported after its stake has left."""
+    ledger.must("owner3", unstake.Body(TARGET, BOND_UFLK))
+    body = two_votes(ledger, height=ledger.chain.height)
+    ledger.produce(elapsed_ms=UNBONDING_MS)
+    assert ledger.state.first(Unbonding) is None
+    assert ledger.send("alice", body).code == "evidence-too-old"
+
+
+def test_an_account_without_a_validator_can_commit_no_double_sign(ledger: Ledger) -> None:
+    """Votes with sound signatures, of a key that never was a validator's."""
+    votes = [ledger.sign_vote("val9", VoteBody(PREVOTE, 1, 0, block_id)) for block_id in (ONE, OTHER)]
+    result = ledger.send("alice", slash.Body("double-vote", encode(double_vote.make_evidence(*votes))))
+    assert (result.code, "there is no validator" in result.message) == ("not-found", True)
+
+
+def test_a_height_before_the_validator_joined_is_no_offence(ledger: Ledger) -> None:
+    body = stake.Body(
+        "validator",
+        BOND_UFLK,
+        public_key=bytes(make_key("val7").verify_key),
+        possession=sign_possession(make_key("val7"), ledger.chain.chain_id, make_address("alice")),
+        beacon_head=make_beacon_chain("val7").head,
+    )
+    ledger.must("alice", body)
+    joined = ledger.validator("val7").joined_height
+    votes = [ledger.sign_vote("val7", VoteBody(PREVOTE, joined - 1, 0, block_id)) for block_id in (ONE, OTHER)]
+    result = ledger.send("bob", slash.Body("double-vote", encode(double_vote.make_evidence(*votes))))
+    assert (result.code, "is not between" in result.message) == ("bad-evidence", True)
+
+
+@pytest.mark.parametrize("ahead", [2, 3, 1_000])
+def test_a_height_that_is_not_yet_is_no_offence(ledger: Ledger, ahead: int) -> None:
+    """The next block's height can be signed already; the one after cannot."""
+    result = ledger.send("alice", two_votes(ledger, height=ledger.chain.height + 1 + ahead))
+    assert (result.code, "is not between" in result.message) == ("bad-evidence", True)
 
 
 @pytest.mark.parametrize(

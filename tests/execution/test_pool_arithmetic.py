@@ -10,8 +10,6 @@ from flockchain.execution.balances import get_account, increase_community_pool
 from flockchain.execution.context import Context
 from flockchain.execution.delegation import (
     begin_undelegation,
-    compute_earned_uflk,
-    compute_worth_uflk,
     get_delegation,
     give_delegators_part,
     increase_delegation,
@@ -24,6 +22,7 @@ from flockchain.execution.release import process_unbonding
 from flockchain.execution.slashing import slash_bond
 from flockchain.execution.staking import make_validator_target
 from flockchain.params import PPM
+from flockchain.types.delegation import compute_earned_uflk, compute_worth_uflk
 from flockchain.types.rows import Chain, DelegationPool, Stake
 from tests.execution.stories import make_quick_genesis
 from tests.support.ledger import ACCOUNTS, make_address

@@ -3,10 +3,11 @@
 from msgspec.structs import replace
 
 from flockchain.execution.context import Context
-from flockchain.execution.delegation import compute_earned_uflk, compute_worth_uflk, get_delegation, get_pool
+from flockchain.execution.delegation import get_delegation, get_pool
 from flockchain.execution.rounds import find_candidates
 from flockchain.params import UFLK_PER_FLK
 from flockchain.txs import claim_rewards, leave_task, stake, unstake
+from flockchain.types.delegation import compute_earned_uflk, compute_worth_uflk
 from flockchain.types.rows import Delegation, DelegationPool, Draw, Unbonding
 from tests.support.rounds import Story, make_spec
 
