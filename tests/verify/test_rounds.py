@@ -101,7 +101,7 @@ SLASH = Receipt(
     [
         (lambda receipt: receipt, True),
         (lambda receipt: replace(receipt, amount_uflk=101), False),
-        (lambda receipt: replace(receipt, facts=(*receipt.facts[:2], Amount("reporter_uflk", 101))), False),
+        (lambda receipt: replace(receipt, facts=(*receipt.facts[:3], Amount("reporter_uflk", 101))), False),
     ],
     ids=["sound", "more was taken than was there", "the reporter got more than was taken"],
 )
