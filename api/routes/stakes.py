@@ -9,8 +9,8 @@ from api.proofs import Prove, fetch_proven
 from api.services import DEFAULT_LIMIT, Cursor, Limit, render_page, services
 from flockchain.crypto import ADDRESS_PREFIX, parse_address
 from flockchain.errors import Malformed
-from flockchain.store.writing import make_account_ref
 from flockchain.store.reader import Page, Snapshot
+from flockchain.store.writing import make_account_ref
 from flockchain.types.delegation import compute_earned_uflk, compute_worth_uflk
 from flockchain.types.rows import Delegation, DelegationPool, Stake, Unbonding
 
