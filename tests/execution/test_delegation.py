@@ -300,6 +300,24 @@ def test_what_the_last_delegator_leaves_goes_to_the_community_pool() -> None:
     assert (pool.shares, pool.amount_uflk, pool.rewards_uflk, pool.pending_uflk) == (0, 0, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("sender", "body"),
+    [
+        ("owner0", unstake.Body(TARGET, BOND_UFLK - 5)),
+        ("alice", to_val0(FLK - 1)),
+        ("bob", from_val0(2 * FLK - 1)),
+    ],
+    ids=["a rest of the own bond", "a first delegation", "a rest of a delegation"],
+)
+def test_below_the_minimum_is_refused_when_handed_in_and_in_a_block(sender: str, body: Canonical) -> None:
+    """`preview_tx` is what a node asks before its mempool takes a transaction."""
+    ledger = make_ledger()
+    ledger.must("bob", to_val0(2 * FLK))
+    data = ledger.tx(sender, body)
+    assert preview(ledger, data) == "below-minimum"
+    assert ledger.produce(data).results[0].code == "below-minimum"
+
+
 # -- slashing ---------------------------------------------------------------------------------------------------------
 
 
@@ -448,6 +466,20 @@ def test_a_pool_keeps_one_uflk_when_everything_is_slashed() -> None:
     assert abs(worth_of(ledger, "bob") - 50 * FLK) <= 1
     ledger.must("bob", from_val0(worth_of(ledger, "bob")))
     assert ledger.state.find(Stake, OWNER0, TARGET) is None
+
+
+def test_the_writes_of_a_slash_do_not_grow_with_the_delegators_that_did_not_move() -> None:
+    written = []
+    for names in (("alice",), ("alice", "bob", "carol", "dave", "erin", "frank")):
+        ledger = make_ledger()
+        for name in names:
+            ledger.must(name, to_val0(100 * FLK))
+        ledger.skip(4_000, blocks=4)
+        offence = ledger.chain.height
+        outcome = ledger.produce(ledger.tx("heidi", report(ledger, offence), fee_uflk=0))
+        assert ledger.validator("val0").tombstoned
+        written.append(len(outcome.write_set))
+    assert written[0] == written[1]
 
 
 def test_moves_are_forgotten_after_the_unbonding_time() -> None:

@@ -79,6 +79,7 @@ class Processes:
     def __init__(self, folder: Path, *, validators: int = 4, params: Params | None = None) -> None:
         ports = find_free_ports(2 * validators)
         keys = [make_key(f"val{i}") for i in range(validators)]
+        self._p2p_ports = ports[::2]
         self.genesis = _make_genesis(validators, params or Params())
         self.nodes: list[NodeProcess] = []
         for i, key in enumerate(keys):
@@ -90,6 +91,19 @@ class Processes:
             home = create_home(folder / f"node{i}", config=config, validator_key=key)
             save_genesis(self.genesis, home.genesis)
             self.nodes.append(NodeProcess(home, ports[2 * i + 1]))
+
+    def add_twin(self, index: int) -> NodeProcess:
+        """A second home for a validator's key: another node, which knows nothing of what the first one signed."""
+        folder, peers = self.nodes[0].home.path.parent, tuple(f"127.0.0.1:{port}" for port in self._p2p_ports)
+        p2p_port, api_port = find_free_ports(2)
+        config = Config(
+            p2p=P2pConfig(listen=f"127.0.0.1:{p2p_port}", persistent_peers=peers),
+            api=ApiConfig(listen=f"127.0.0.1:{api_port}"),
+        )
+        home = create_home(folder / f"twin{index}", config=config, validator_key=make_key(f"val{index}"))
+        save_genesis(self.genesis, home.genesis)
+        self.nodes.append(NodeProcess(home, api_port))
+        return self.nodes[-1]
 
     def __enter__(self) -> "Processes":
         for node in self.nodes:
