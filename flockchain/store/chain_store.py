@@ -7,13 +7,14 @@ calls `checkpoint()` off its loop when `is_checkpoint_due`, and a block does one
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import structlog
 from sqlalchemy import Connection, func, inspect, select
 
 from flockchain.codec import encode
-from flockchain.errors import Fault
 from flockchain.state_tree import StateTree
 from flockchain.store import restoring, retention
 from flockchain.store.connection import LOG_BYTES, FileLock, checkpoint, faults, open_writer
+from flockchain.store.migrations import migrate
 from flockchain.store.reading import decode_row, read_block, read_commit, read_light_block
 from flockchain.store.tables import SCHEMA_VERSION, blocks, meta, metadata, state_rows
 from flockchain.store.writing import Outcome, write_block, write_changes, write_meta
@@ -21,6 +22,8 @@ from flockchain.types.chain import Block, Commit
 from flockchain.types.light import LightBlock
 from flockchain.types.rows import Chain, Row, compute_key, row_key
 from flockchain.types.snapshot import KeyValue, SnapshotHead
+
+log = structlog.get_logger()
 
 MAX_LOG_BYTES = 256 * 2**20
 """Size of the log at which the next block waits for a checkpoint."""
@@ -202,8 +205,9 @@ class ChainStore:
     def _check_schema(self) -> None:
         with self._engine.begin() as connection:
             if inspect(connection).has_table(meta.name):
-                check_schema(connection, self._path)
-                metadata.create_all(connection)  # adds tables that came with a later version
+                found, now = migrate(connection, self._path)
+                if found != now:
+                    log.info("migrated", file=str(self._path), schema_before=found, schema_now=now)
             else:
                 metadata.create_all(connection)
                 write_meta(connection, "schema_version", str(SCHEMA_VERSION).encode())
@@ -211,13 +215,3 @@ class ChainStore:
     def _read_height(self) -> int:
         with self._engine.begin() as connection:
             return connection.scalar(select(func.max(blocks.c.height))) or 0
-
-
-def check_schema(connection: Connection, path: Path) -> None:
-    """Raise `Fault` for a file of another version of this program, or of another program."""
-    found: bytes | None = connection.scalar(select(meta.c.value).where(meta.c.name == "schema_version"))
-    if found != str(SCHEMA_VERSION).encode():
-        raise Fault(
-            f"{path}: schema version {(found or b'none').decode()}, this program reads {SCHEMA_VERSION}: "
-            "install the version of flockchain that wrote it, or move the file away and sync from peers"
-        )

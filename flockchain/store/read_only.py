@@ -7,8 +7,8 @@ from typing import Generic, TypeVar
 
 from sqlalchemy import Connection
 
-from flockchain.store.chain_store import check_schema
 from flockchain.store.connection import faults, open_reader
+from flockchain.store.migrations import check_current
 
 S = TypeVar("S")
 
@@ -22,7 +22,7 @@ class ReadOnlyFile(Generic[S]):
         with faults(self._path):
             self._engine = open_reader(self._path)
             with self._engine.begin() as connection:
-                check_schema(connection, self._path)
+                check_current(connection, self._path)
 
     @contextmanager
     def snapshot(self) -> Iterator[S]:

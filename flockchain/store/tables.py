@@ -6,7 +6,8 @@ Times are header times in ms. A position counts a block's transactions, or its r
 
 from sqlalchemy import Column, Index, Integer, LargeBinary, MetaData, Table, Text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Raised with every change of a table, by a step in `migrations/`."""
 POSITION_BITS = 20
 
 metadata = MetaData()

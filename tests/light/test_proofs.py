@@ -232,6 +232,7 @@ def test_a_file_without_sets_gains_them_from_the_next_block_on(tmp_path: Path) -
     ServingNode(tmp_path, chain).close()
     with sqlite3.connect(tmp_path / "chain.sqlite") as connection:
         connection.execute("DROP TABLE validator_sets")
+        connection.execute("UPDATE meta SET value = CAST('1' AS BLOB) WHERE name = 'schema_version'")
     connection.close()
     chain.run(4)
     node = ServingNode(tmp_path, chain)
