@@ -14,6 +14,7 @@ from api.routes import (
     accounts,
     adapters,
     blocks,
+    changes,
     events,
     light,
     node,
@@ -34,7 +35,7 @@ from flockchain.store.reader import Reader
 
 _ROUTES = (
     *(status, blocks, light, txs, accounts, validators, stakes, tasks, rounds),
-    *(adapters, receipts, params, node, events, pages, metrics),
+    *(adapters, receipts, params, changes, node, events, pages, metrics),
 )
 
 

@@ -192,7 +192,12 @@ class Client:
     def submit(self, tx_bytes: bytes) -> str:
         """Hand signed bytes to a node; returns their hash. The same bytes may be submitted again at any time."""
         answer = self._ask("POST", "/v1/txs", content=tx_bytes, headers={"Content-Type": "application/octet-stream"})
-        return str(_json(answer)["hash"])
+        try:
+            return str(_json(answer)["hash"])
+        except Refused as refusal:
+            if refusal.code == "fee-too-low":
+                self._network = None  # a change may have raised the fees: ask again before the next one
+            raise
 
     def wait(self, tx_hash: str, *, timeout_s: float = 60.0) -> Json:
         """The transaction once it is final; raises `Refused` (``not-final``) after `timeout_s`."""

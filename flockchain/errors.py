@@ -4,6 +4,7 @@
     +-- Refused            what others sent breaks a rule: a code for programs, a sentence for people
     |   +-- Malformed      the bytes are not a canonical message of the expected type
     +-- Fault              this machine cannot go on: disk, lock, corrupt file; says what is safe to do next
+        +-- UpgradeNeeded  the chain goes on by rules that this software does not know
 
 What we believe about our own code is an `assert`, never one of these.
 """
@@ -34,3 +35,7 @@ class Malformed(Refused):
 
 class Fault(FlockchainError):
     """The local machine or its files are in a state that needs a person; the sentence says what to do."""
+
+
+class UpgradeNeeded(Fault):
+    """The next block follows a protocol version that this software does not run: nothing of it may be executed."""

@@ -3,6 +3,12 @@
 Defaults suit a devnet on one machine; `genesis/README.md` explains each for a real network.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
 from flockchain.codec import Canonical, encode
 from flockchain.crypto import sha256
 from flockchain.errors import Refused
@@ -101,8 +107,81 @@ class Params(Canonical, frozen=True, kw_only=True):
         return sha256(encode(self))
 
 
+_LONG_MS = 3_650 * DAY_MS
+
+RANGES: Mapping[str, tuple[int, int]] = MappingProxyType(
+    {
+        "consensus.min_block_interval_ms": (0, 60_000),
+        "consensus.idle_block_interval_ms": (1, DAY_MS),
+        "consensus.timeout_propose_ms": (1, 600_000),
+        "consensus.timeout_propose_delta_ms": (1, 600_000),
+        "consensus.timeout_prevote_ms": (1, 600_000),
+        "consensus.timeout_prevote_delta_ms": (1, 600_000),
+        "consensus.timeout_precommit_ms": (1, 600_000),
+        "consensus.timeout_precommit_delta_ms": (1, 600_000),
+        "consensus.precision_ms": (1, 600_000),
+        "consensus.message_delay_ms": (1, 600_000),
+        "consensus.max_block_bytes": (16_384, 4_194_304),  # what a peer's message can carry
+        "consensus.max_block_txs": (1, 100_000),
+        "consensus.max_tx_bytes": (1_024, 65_536),  # what a peer's message can carry
+        "consensus.late_precommit_blocks": (1, 1_000),
+        "stake.max_validators": (1, 1_000),
+        "stake.min_validator_bond_uflk": (1, 2**60),
+        "stake.max_unbondings_per_bond": (1, 1_000),
+        "stake.min_delegation_uflk": (1, 2**60),
+        "stake.max_delegated_multiple": (0, 1_000),
+        "stake.max_delegators": (0, 1_000_000),
+        "stake.beacon_delay_blocks": (1, 100_000),
+        "stake.unbonding_ms": (1, _LONG_MS),
+        "stake.evidence_age_ms": (1, _LONG_MS),
+        "stake.trusting_period_ms": (1, _LONG_MS),
+        "stake.liveness_window_ms": (1, _LONG_MS),
+        "stake.min_signed_ppm": (0, PPM),
+        "stake.jail_ms": (0, _LONG_MS),
+        "stake.slash_double_sign_ppm": (0, PPM),
+        "stake.slash_downtime_ppm": (0, PPM),
+        "stake.reporter_share_ppm": (0, PPM),
+        "stake.inflation_ppm_per_year": (0, PPM),
+        "stake.max_inflation_per_block_uflk": (0, 2**50),
+        "fees.min_fee_uflk": (0, 1_000 * UFLK_PER_FLK),
+        "fees.fee_per_byte_uflk": (0, UFLK_PER_FLK),
+        "fees.max_txs_per_account_in_mempool": (1, 10_000),
+        "fees.max_expiry_ms": (1_000, 30 * DAY_MS),
+        "fees.reserved_lane_ppm": (0, PPM),
+        "tasks.create_deposit_uflk": (0, 2**60),
+        "tasks.max_open_tasks": (0, 1_000),
+        "tasks.max_rounds": (1, 10_000),
+        "tasks.max_participants": (1, 10_000),
+        "tasks.max_domains": (1, 256),
+        "tasks.max_seats": (3, 63),
+        "tasks.min_phase_ms": (1, _LONG_MS),
+        "tasks.max_phase_ms": (1, _LONG_MS),
+        "tasks.max_penalty_ppm": (0, PPM),
+        "tasks.max_adapter_bytes": (1, 2**40),
+        "tasks.max_tickets_per_account": (1, 1_000_000),
+        "tasks.max_draw_attempts": (1, 10_000),
+        "tasks.missed_rounds": (1, 10_000),
+        "tasks.benched_rounds": (0, 10_000),
+    }
+)
+"""Least and most of every parameter: beyond it the chain could not go on, or nobody could afford to change it back."""
+
+RISING: Mapping[str, str] = MappingProxyType(
+    {
+        "stake.unbonding_ms": "light clients trust older headers for as long as their signers could be slashed",
+        "stake.evidence_age_ms": "light clients trust older headers for as long as their signers could be slashed",
+        "consensus.max_tx_bytes": "the ballots of open tasks must fit",
+    }
+)
+"""Parameters that a change may not lower, with the reason."""
+
+
 def check_params(params: Params) -> None:
     """Refuse parameters that break a promise of docs/protocol.md; used in genesis and in every change."""
+    for path, (least, most) in RANGES.items():
+        value = get_param(params, path)
+        if not least <= value <= most:
+            raise Refused("bad-params", f"{path} is {value}, possible is {least}..{most}")
     stake = params.stake
     if not stake.trusting_period_ms < stake.evidence_age_ms < stake.unbonding_ms:
         raise Refused(
@@ -110,16 +189,37 @@ def check_params(params: Params) -> None:
             f"need trusting_period_ms < evidence_age_ms < unbonding_ms, got "
             f"{stake.trusting_period_ms}, {stake.evidence_age_ms}, {stake.unbonding_ms}",
         )
-    for name in ("min_signed_ppm", "slash_double_sign_ppm", "slash_downtime_ppm", "reporter_share_ppm"):
-        if getattr(stake, name) > PPM:
-            raise Refused("bad-params", f"stake.{name} is {getattr(stake, name)} ppm, at most {PPM} is possible")
-    if params.tasks.max_penalty_ppm > PPM or params.fees.reserved_lane_ppm > PPM:
-        raise Refused("bad-params", f"tasks.max_penalty_ppm and fees.reserved_lane_ppm are at most {PPM}")
-    if stake.max_delegated_multiple > 1_000 or stake.min_delegation_uflk < 1:
-        raise Refused(
-            "bad-params", "stake.max_delegated_multiple is at most 1000, stake.min_delegation_uflk at least 1"
-        )
-    if stake.max_validators < 1 or stake.min_validator_bond_uflk < 1:
-        raise Refused("bad-params", "stake.max_validators and stake.min_validator_bond_uflk are at least 1")
     if params.consensus.max_tx_bytes >= params.consensus.max_block_bytes // 4:
         raise Refused("bad-params", "consensus.max_tx_bytes must be below a quarter of consensus.max_block_bytes")
+    if params.tasks.min_phase_ms > params.tasks.max_phase_ms:
+        raise Refused("bad-params", "tasks.min_phase_ms is above tasks.max_phase_ms: no task could be created")
+
+
+def check_params_change(before: Params, after: Params) -> None:
+    """Refuse a change that `check_params` refuses, that changes nothing, or lowers what may only rise."""
+    if after == before:
+        raise Refused("nothing-to-do", "all of these parameters have these values already")
+    check_params(after)
+    for path, why in RISING.items():
+        old, new = get_param(before, path), get_param(after, path)
+        if new < old:
+            raise Refused("bad-params", f"{path} may only rise, from {old}: {why}")
+
+
+def get_param(params: Params, path: str) -> int:
+    """The value under a path such as ``fees.min_fee_uflk``; raises `Refused`."""
+    if path not in RANGES:
+        raise Refused("unknown-parameter", f"there is no parameter {path!r}; `flockchain query params` names them all")
+    group, _, name = path.partition(".")
+    value: int = getattr(getattr(params, group), name)
+    return value
+
+
+def replace_params(params: Params, values: Mapping[str, int]) -> Params:
+    """The parameters with other values by path; raises `Refused` for a path that there is not."""
+    changed: dict[str, Any] = {}
+    for path, value in values.items():
+        get_param(params, path)
+        group, _, name = path.partition(".")
+        changed[group] = msgspec.structs.replace(changed.get(group, getattr(params, group)), **{name: value})
+    return msgspec.structs.replace(params, **changed)

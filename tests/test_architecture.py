@@ -80,7 +80,9 @@ def imports_of(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 def is_within(module: str, allowed: set[str]) -> bool:
     return any(module == name or module.startswith(name + ".") for name in allowed if name != "flockchain") or (
-        module == "flockchain" or module.startswith("flockchain.__") or module == "flockchain.PROTOCOL_VERSION"
+        module == "flockchain"
+        or module.startswith("flockchain.__")
+        or module in ("flockchain.PROTOCOL_VERSION", "flockchain.PEER_VERSION")
     )
 
 

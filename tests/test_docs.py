@@ -18,7 +18,7 @@ from flockchain.cli import app as cli
 from flockchain.execution.evidence import EVIDENCE_TYPES
 from flockchain.node.config import Config
 from flockchain.node.messages import Message
-from flockchain.params import Params
+from flockchain.params import RANGES, Params
 from flockchain.txs import TYPES
 from flockchain.types.chain import Header
 from flockchain.types.rows import TABLES, Outcome, Phase
@@ -199,6 +199,12 @@ def test_the_protocol_names_evidence_phases_messages_and_rules() -> None:
 def test_every_chain_parameter_is_explained() -> None:
     groups = [getattr(Params(), group) for group in Params.__struct_fields__]
     assert find_unnamed((name for group in groups for name in group.__struct_fields__), "genesis/README.md") == []
+
+
+def test_every_range_of_a_parameter_is_stated() -> None:
+    text = read("genesis/README.md")
+    ranges = {path: f"`{path.partition('.')[2]}` {least:,}..{most:,}" for path, (least, most) in RANGES.items()}
+    assert [path for path, stated in ranges.items() if stated not in text] == []
 
 
 # -- interface --------------------------------------------------------------------------------------------------------

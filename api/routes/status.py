@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from api.epochs import find_epoch
 from api.errors import make_error
 from api.json import Json
 from api.services import services
@@ -16,10 +17,12 @@ async def get_status(request: Request) -> Json:
     """Height, id, time and state root of the newest block; `state_root` is the one after it.
 
     `first_height` is the lowest whose block is held here: 1 unless the node prunes or began from a snapshot.
+    `protocol_version` is that of the next block, `newest_protocol_version` the newest that this node's software runs.
     """
     to = services(request)
     with to.reader.snapshot() as snapshot:
         chain, tip, first_height = snapshot.chain(), snapshot.tip(), snapshot.first_height()
+        epoch = find_epoch(snapshot, tip.height + 1)
     validator = to.node.validator_address
     return {
         "chain_id": chain.chain_id,
@@ -33,7 +36,8 @@ async def get_status(request: Request) -> Json:
         "peers": len(to.node.peers()),
         "validator": format_address(validator) if validator is not None else None,
         "version": __version__,
-        "protocol_version": PROTOCOL_VERSION,
+        "protocol_version": epoch.protocol_version,
+        "newest_protocol_version": PROTOCOL_VERSION,
     }
 
 

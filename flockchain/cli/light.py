@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flockchain import PROTOCOL_VERSION
 from flockchain.cli.common import HomeOption, JsonFlag, NodeOption, connect, console, default_home, show
 from flockchain.client import Client
 from flockchain.crypto import HASH_BYTES, format_address, parse_address
@@ -66,6 +67,12 @@ def light(
                 other.close()
     if not witnesses and not json:
         console(stderr=True).print("no --witness was named: a fork shown to this client alone would not be noticed")
+    version = answer["protocol_version"]
+    if version > PROTOCOL_VERSION and not json:
+        console(stderr=True).print(
+            f"the chain follows protocol version {version}, this program knows {PROTOCOL_VERSION}: the signatures are "
+            "verified all the same, what a row means may have changed"
+        )
     show(answer, json)
 
 
@@ -119,6 +126,7 @@ def _read(client: LightClient[LightBlock], primary: Client, address: bytes | Non
         "time_ms": block.header.time_ms,
         "age_ms": max(0, _now_ms() - block.header.time_ms),
         "prev_state_root": block.header.prev_state_root.hex(),
+        "protocol_version": block.header.protocol_version,
         "node": primary.node,
     }
     if address is not None:
@@ -143,7 +151,7 @@ def _read_account(client: LightClient[LightBlock], primary: Client, address: byt
 
 def _fetch_trusting_period_ms(primary: Client, block: LightBlock) -> int:
     """From the chain's parameters, if they are those that the header of `block` commits to."""
-    found = primary.get("/params")
+    found = primary.get("/params", height=block.height)
     kinds = {"consensus": ConsensusParams, "stake": StakeParams, "fees": FeeParams, "tasks": TaskParams}
     try:
         parts: dict[str, Any] = {name: kind(**found[name]) for name, kind in kinds.items()}

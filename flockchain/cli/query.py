@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flockchain.cli.changes import show_change, summarize_change
 from flockchain.cli.common import HomeOption, JsonFlag, NodeOption, connect, print_json, show, show_rows
 from flockchain.client import Client
 
@@ -165,10 +166,39 @@ _one("/txs", "One transaction with its result. Example: flockchain query tx 5a0b
 
 
 @app.command()
-def params(node: NodeOption = None, home: HomeOption = None, json: JsonFlag = False) -> None:
+def params(
+    height: Annotated[int | None, typer.Option("--height", min=1, help="Of this block; default: of the next.")] = None,
+    node: NodeOption = None,
+    home: HomeOption = None,
+    json: JsonFlag = False,
+) -> None:
     """The chain's parameters. Example: flockchain query params"""
     with connect(node, home) as client:
-        show(client.get("/params"), json)
+        found = client.get("/params", height=height)
+        if json:
+            print_json(found)
+            return
+        groups = {group: values for group, values in found.items() if isinstance(values, dict)}
+        rows = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+        show({**rows, **{name: value for name, value in found.items() if name not in groups}}, False)
+
+
+@app.command()
+def changes(
+    number: Annotated[int | None, typer.Argument(help="One change's number.")] = None,
+    node: NodeOption = None,
+    home: HomeOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Changes of parameters and protocol version, open and decided; or one. Example: flockchain query changes 3"""
+    with connect(node, home) as client:
+        if number is None and json:
+            print_json(client.get("/changes", limit=200))
+        elif number is None:
+            rows = [summarize_change(change) for change in client.pages("/changes")]
+            show_rows(rows, ["id", "status", "agreed", "from_block", "what"], False)
+        else:
+            show_change(client.get(f"/changes/{number}"), json)
 
 
 @app.command()

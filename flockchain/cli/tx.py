@@ -7,6 +7,7 @@ import typer
 from msgspec.structs import replace
 
 from flockchain.chunks import compute_file_root
+from flockchain.cli.changes import make_approve_change, make_propose_change
 from flockchain.cli.fields import read_address, read_hash
 from flockchain.cli.sending import MakeBody, Once, Sender, add_command
 from flockchain.cli.structs import read_struct
@@ -18,6 +19,7 @@ from flockchain.errors import Refused
 from flockchain.execution.staking import make_validator_target
 from flockchain.params import PPM
 from flockchain.txs import (
+    approve_change,
     attest_aggregate,
     claim_rewards,
     confirm_fetched,
@@ -25,6 +27,7 @@ from flockchain.txs import (
     edit_validator,
     fund_task,
     leave_task,
+    propose_change,
     slash,
     stake,
     submit_adapter,
@@ -296,6 +299,8 @@ _PAID: dict[str, MakeBody] = {
     create_task.KIND: make_create_task,
     fund_task.KIND: make_fund_task,
     leave_task.KIND: make_leave_task,
+    propose_change.KIND: make_propose_change,
+    approve_change.KIND: make_approve_change,
 }
 _FREE_WHERE_DUE: dict[str, MakeBody] = {
     submit_adapter.KIND: make_submit_adapter,

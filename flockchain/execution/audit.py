@@ -9,6 +9,7 @@ import msgspec
 
 from flockchain.execution.candidate import compute_agreement, find_objection
 from flockchain.execution.draw import compute_assignments, compute_draw
+from flockchain.execution.epochs import get_task_params
 from flockchain.execution.payout import compute_round_rewards, find_payees
 from flockchain.execution.rounds import (
     get_accepted,
@@ -20,7 +21,7 @@ from flockchain.execution.rounds import (
 )
 from flockchain.execution.state import State
 from flockchain.execution.verdict import compute_published, compute_verdicts, limit_assignments
-from flockchain.types.rows import Chain, Draw, Task, TrainingRound, Verdict
+from flockchain.types.rows import Draw, Task, TrainingRound, Verdict
 
 
 def find_round_problems(state: State, task: Task, training_round: TrainingRound, pool_uflk: int) -> list[str]:
@@ -37,7 +38,7 @@ def find_round_problems(state: State, task: Task, training_round: TrainingRound,
 
 
 def _check_draws(state: State, task: Task, training_round: TrainingRound) -> Iterator[str]:
-    attempts_most = state.get(Chain).params.tasks.max_draw_attempts
+    attempts_most = get_task_params(state, task).max_draw_attempts
     for draw in state.iterate(Draw, task.id, training_round.number):
         if not draw.beacon:
             continue

@@ -9,10 +9,15 @@ from dataclasses import dataclass
 
 import msgspec
 
-from flockchain import PROTOCOL_VERSION
 from flockchain.codec import encode
 from flockchain.execution.beacon import process_beacon
 from flockchain.execution.context import Context
+from flockchain.execution.epochs import get_protocol_version
+from flockchain.execution.governance import (
+    compute_next_change_due_ms,
+    process_approvals,
+    process_scheduled_changes,
+)
 from flockchain.execution.income import process_last_commit, process_late_precommits, process_liveness
 from flockchain.execution.invariants import Change, assert_changes
 from flockchain.execution.release import process_unbonding
@@ -21,6 +26,7 @@ from flockchain.execution.tasks import compute_next_task_deadline_ms, is_draw_pe
 from flockchain.execution.timemarks import process_time_marks
 from flockchain.execution.transactions import CheckedTx, check_tx, decode_tx, preview_tx, process_tx
 from flockchain.execution.unbonding import compute_next_release_ms
+from flockchain.execution.upgrade import process_upgrade
 from flockchain.execution.validators import (
     compute_validators_hash,
     get_rotation,
@@ -110,7 +116,7 @@ def build_block(
     chain = state.get(Chain)
     late = tuple(late_precommits)
     header = Header(
-        protocol_version=PROTOCOL_VERSION,
+        protocol_version=get_protocol_version(state),
         chain_id=chain.chain_id,
         height=chain.height + 1,
         time_ms=time_ms,
@@ -130,7 +136,11 @@ def build_block(
 
 def compute_next_due_ms(state: State) -> int | None:
     """The earliest header time at which a block has something to do even without transactions."""
-    times = (compute_next_release_ms(state), compute_next_task_deadline_ms(state))
+    times = (
+        compute_next_release_ms(state),
+        compute_next_task_deadline_ms(state),
+        compute_next_change_due_ms(state),
+    )
     return min((time_ms for time_ms in times if time_ms is not None), default=None)
 
 
@@ -147,7 +157,8 @@ def is_block_due(state: State, now_ms: int, last_block_had_work: bool) -> bool:
 
 
 def _begin_block(context: Context, block: Block) -> None:
-    """What the header and the last commit bring: randomness, income, liveness."""
+    """What the height, the header and the last commit bring: another version's rows, randomness, income, liveness."""
+    process_upgrade(context)
     process_beacon(context.state, context.proposer, context.height, block.header.beacon_preimage)
     process_last_commit(context, block.last_commit)
     process_late_precommits(context, block.late_precommits)
@@ -155,11 +166,13 @@ def _begin_block(context: Context, block: Block) -> None:
 
 
 def _end_block(context: Context) -> None:
-    """What time brings: releases, tasks' phases, the next validator set."""
+    """What time brings: releases, tasks' phases, other parameters, the next validator set; and what is approved."""
     process_unbonding(context)
     process_tasks(context)
     process_time_marks(context)
+    process_scheduled_changes(context)
     process_validator_set(context)
+    process_approvals(context)
 
 
 def _close_chain(context: Context, block: Block, results_root: bytes) -> None:

@@ -24,6 +24,8 @@ class Context:
     """A bond, jail or tombstone changed: the next validator set must be computed anew."""
     touched_tasks: set[int] = field(default_factory=set)
     """Tasks whose bonds changed in this block: whether enough have enrolled is looked at again."""
+    touched_changes: set[int] = field(default_factory=set)
+    """Changes of parameters or protocol version that were approved by someone in this block: they are counted."""
     receipts: list[Receipt] = field(default_factory=list)
 
     @property

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from flockchain.execution.epochs import find_epoch
 from flockchain.execution.state import State
 from flockchain.execution.validators import compute_power, is_eligible
 from flockchain.types.delegation import compute_earned_uflk
@@ -64,6 +65,8 @@ def assert_all(state: State) -> None:
     assert_bonds(state)
     assert_pools(state)
     _assert_newest_set(state, chain)
+    epoch = find_epoch(state)
+    assert epoch is None or epoch.params == chain.params, "the newest epoch has other parameters than the chain"
 
 
 def assert_bonds(state: State) -> None:

@@ -1,6 +1,7 @@
 """Penalties that the chain sees by itself in a training round, without anyone sending evidence."""
 
 from flockchain.execution.context import Context
+from flockchain.execution.epochs import get_task_params
 from flockchain.execution.rounds import get_freeze_height
 from flockchain.execution.slashing import slash_bond
 from flockchain.execution.staking import get_stake, make_task_target
@@ -27,7 +28,7 @@ def penalise(
     if base_ppm == 0:
         return 0
     offence = stake.offences + 1 if stake else 1
-    ppm = min(base_ppm * offence, context.params.tasks.max_penalty_ppm)
+    ppm = min(base_ppm * offence, get_task_params(context.state, task).max_penalty_ppm)
     return slash_bond(
         context,
         owner,

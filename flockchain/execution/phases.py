@@ -8,6 +8,7 @@ import msgspec
 
 from flockchain.execution.context import Context
 from flockchain.execution.draw import compute_assignments, compute_draw, get_judges, is_seatable
+from flockchain.execution.epochs import get_task_params
 from flockchain.execution.payout import cancel_task
 from flockchain.execution.rounds import (
     count_bonded_accounts,
@@ -101,7 +102,8 @@ def _make_draw(context: Context, task: Task, draw: Draw) -> Draw:
     """Draw with the beacon of this block, record what came out, and tell each drawn account why."""
     beacon = context.chain.beacon
     domains = len(task.spec.domains) if draw.role == "voter" else 0
-    attempts, drawn = compute_draw(draw, beacon, domains=domains, max_attempts=context.params.tasks.max_draw_attempts)
+    attempts_most = get_task_params(context.state, task).max_draw_attempts
+    attempts, drawn = compute_draw(draw, beacon, domains=domains, max_attempts=attempts_most)
     made = msgspec.structs.replace(draw, beacon=beacon, attempts=attempts, drawn=drawn)
     context.state.put(made)
     tickets = {candidate.address: candidate.tickets for candidate in draw.candidates}
@@ -150,7 +152,7 @@ def _note_attendance(context: Context, task: Task, trainer: bytes, submitted: bo
     stake = get_stake(context.state, trainer, make_task_target(task.id))
     if stake is None:
         return
-    params = context.params.tasks
+    params = get_task_params(context.state, task)
     missed = 0 if submitted else stake.missed_rounds + 1
     changed = msgspec.structs.replace(stake, missed_rounds=missed)
     if missed >= params.missed_rounds:

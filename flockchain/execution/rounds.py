@@ -8,6 +8,7 @@ from flockchain.errors import Refused
 from flockchain.execution.context import Context
 from flockchain.execution.delegation import get_pool
 from flockchain.execution.draw import Judge, compute_tickets, get_judges
+from flockchain.execution.epochs import get_task_params
 from flockchain.execution.staking import make_task_target
 from flockchain.execution.state import State
 from flockchain.execution.validators import count_bond_uflk
@@ -203,11 +204,12 @@ def _iterate_bonds(context: Context, task: Task) -> list[tuple[Stake, int, int]]
     """
     state, params, minimum = context.state, context.params, task.spec.min_bond_uflk
     target = make_task_target(task.id)
+    most = get_task_params(state, task).max_tickets_per_account
     bonds = []
     for participant in state.iterate(TaskParticipant, task.id):
         stake, pool = state.get(Stake, participant.owner, target), get_pool(state, participant.owner, target)
         counted = count_bond_uflk(stake.amount_uflk, pool.amount_uflk if pool else 0, params.stake)
-        tickets = compute_tickets(counted, minimum, params.tasks.max_tickets_per_account)
+        tickets = compute_tickets(counted, minimum, most)
         if tickets and stake.amount_uflk >= minimum:
             bonds.append((stake, counted, tickets))
     return bonds

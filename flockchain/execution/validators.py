@@ -81,6 +81,14 @@ def get_own_validator(state: State, address: bytes, owner: bytes) -> ValidatorRo
     return validator
 
 
+def get_voting_validator(state: State, address: bytes, owner: bytes) -> ValidatorRow:
+    """The owner's validator, if it has power in the newest set; raises `Refused`."""
+    validator = get_own_validator(state, address, owner)
+    if not validator.active:
+        raise Refused("not-active", f"validator {format_address(address)} has no power in the newest validator set")
+    return validator
+
+
 def process_validator_set(context: Context) -> None:
     """Write the set of H+2, forget that of H-1.
 

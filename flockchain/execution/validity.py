@@ -2,12 +2,12 @@
 
 from collections.abc import Container
 
-from flockchain import PROTOCOL_VERSION
 from flockchain.codec import encode
 from flockchain.crypto import format_address, sha256
 from flockchain.errors import Refused
 from flockchain.execution.beacon import check_beacon
 from flockchain.execution.commits import check_commit, check_vote_signature
+from flockchain.execution.epochs import get_protocol_version
 from flockchain.execution.state import State
 from flockchain.execution.transactions import parse_tx
 from flockchain.execution.validators import compute_validators_hash, get_validators
@@ -51,8 +51,9 @@ def _check_limits(chain: Chain, block: Block) -> None:
 
 def _check_place(state: State, chain: Chain, header: Header) -> None:
     """Version, chain, height, time and proposer."""
-    if header.protocol_version != PROTOCOL_VERSION:
-        raise Refused("bad-header", f"protocol version {header.protocol_version}, this node speaks {PROTOCOL_VERSION}")
+    version = get_protocol_version(state)
+    if header.protocol_version != version:
+        raise Refused("bad-header", f"protocol version {header.protocol_version}, from here on it is {version}")
     if header.chain_id != chain.chain_id:
         raise Refused("bad-header", f"block is for chain {header.chain_id[:64]!r}, this is {chain.chain_id!r}")
     if header.height != chain.height + 1:

@@ -1,17 +1,18 @@
 """The tip of the chain: state and state tree in memory, the store beneath, and what the node asks of them."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 
 from flockchain.codec import encode
 from flockchain.consensus.messages import Step
 from flockchain.consensus.powers import ValidatorPowers
 from flockchain.consensus.proposals import FUTURE_ROUNDS
 from flockchain.crypto import format_address, is_signature_valid, signing_context
-from flockchain.errors import Refused
+from flockchain.errors import Refused, UpgradeNeeded
 from flockchain.execution.balances import get_account
 from flockchain.execution.block import check_block, execute_block, get_rotation, get_validators
 from flockchain.execution.commits import check_commit
 from flockchain.execution.genesis import load_state
+from flockchain.execution.upgrade import find_upgrade_needed, get_supported_versions
 from flockchain.node.ports import Decided, Store
 from flockchain.params import Params
 from flockchain.rotation import compute_proposer
@@ -38,9 +39,10 @@ BUSY_INTERVAL_MS = 100
 class Ledger:
     """The state after the newest decided block. `apply` is the only way forward."""
 
-    def __init__(self, store: Store) -> None:
-        """Load the state of an initialised store."""
+    def __init__(self, store: Store, versions: Collection[int] | None = None) -> None:
+        """Load the state of an initialised store. `versions`: protocol versions to run; None: all that we have."""
         self.store = store
+        self._versions = get_supported_versions() if versions is None else versions
         self.state, self.tree = load_state(store.load_rows())
         self.last_block = store.block(self.height)
         self.last_commit = store.commit(self.height) or EMPTY_COMMIT
@@ -83,6 +85,11 @@ class Ledger:
         if key not in self._proposers:
             self._proposers[key] = compute_proposer(get_rotation(self.state, height), round)
         return self._proposers[key]
+
+    @property
+    def upgrade_needed(self) -> UpgradeNeeded | None:
+        """Why the next block is not for this software; None while it is."""
+        return find_upgrade_needed(self.state, self._versions)
 
     def next_nonce(self, address: bytes) -> int:
         return get_account(self.state, address).nonce
@@ -152,6 +159,7 @@ class Ledger:
 
     def execute(self, block: Block, commit: Commit) -> Decided:
         """The first half of `apply`. The block exists in memory alone: `persist` before anything else learns of it."""
+        assert self.upgrade_needed is None, "callers stop before a block that is not for this software"
         tree_before = self.tree.copy()
         outcome = execute_block(self.state, self.tree, block)
         self.last_block, self.last_commit = block, commit

@@ -8,12 +8,12 @@ lowest fee per byte is evicted.
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flockchain.errors import Refused
 from flockchain.execution.block import CheckedTx
 from flockchain.node.selection import NextNonce, Selection, Waiting
-from flockchain.params import PPM
+from flockchain.params import PPM, FeeParams
 
 SEEN_HASHES = 65_536
 DUE_SHARE = 2
@@ -61,6 +61,12 @@ class Mempool:
         self._expiry: list[tuple[int, bytes]] = []  # (expires_ms, hash), entries may be stale
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._arrivals = 0
+
+    def adopt(self, fees: FeeParams) -> None:
+        """The chain's parameters, which a decided change may have replaced."""
+        self._limits = replace(
+            self._limits, max_per_account=fees.max_txs_per_account_in_mempool, reserved_ppm=fees.reserved_lane_ppm
+        )
 
     def __len__(self) -> int:
         return len(self._by_hash)

@@ -14,12 +14,12 @@ knows asyncio, so a simulator drives many nodes in one process with virtual time
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
-from flockchain.errors import Refused
+from flockchain.errors import Refused, UpgradeNeeded
 from flockchain.execution.block import BlockOutcome, check_tx, compute_next_due_ms, is_block_due
 from flockchain.node.blob_exchange import BlobExchange
 from flockchain.node.consensus_driver import ConsensusDriver, Signed
@@ -79,6 +79,8 @@ BlockListener = Callable[[Block, BlockOutcome], None]
 class NodeOptions:
     mempool: Limits = field(default_factory=lambda: Limits(max_txs=10_000, max_bytes=32 * 2**20))
     replicate_blobs: bool = True
+    protocol_versions: Collection[int] | None = None
+    """To run; None: all that this software has."""
 
 
 class Node:
@@ -96,8 +98,9 @@ class Node:
         options: NodeOptions | None = None,
     ) -> None:
         options = options or NodeOptions()
-        self.ledger = Ledger(store)
+        self.ledger = Ledger(store, options.protocol_versions)
         self.mempool = Mempool(options.mempool)
+        self.mempool.adopt(self.ledger.params.fees)
         self.driver = ConsensusDriver(
             ledger=self.ledger,
             mempool=self.mempool,
@@ -131,7 +134,8 @@ class Node:
         self._is_running = True
         self._started_ms = self._clock.now_ms()
         self.blobs.start()
-        self.driver.replay()
+        if self.halt is None:
+            self.driver.replay()
         self._clock.call_later(TICK_MS, self._tick)
         self._schedule_start()
 
@@ -184,6 +188,11 @@ class Node:
         return answers
 
     @property
+    def halt(self) -> UpgradeNeeded | None:
+        """Why this node decides nothing more, and only helps others to where it stands; None while it goes on."""
+        return self.ledger.upgrade_needed
+
+    @property
     def is_catching_up(self) -> bool:
         return self.sync.is_catching_up
 
@@ -191,6 +200,8 @@ class Node:
 
     def _receive(self, peer: PeerId, message: Message, size: int) -> None:
         match message:
+            case VoteMessage() | ProposalMessage() | Decision() | BlockResponse() if self.halt is not None:
+                pass  # of blocks that this software could not judge
             case VoteMessage(votes):
                 for vote in votes:
                     self._receive_vote(peer, vote)
@@ -261,6 +272,7 @@ class Node:
         self.mempool.update(included, self.ledger.next_nonce, now_ms)
         if self.mempool.due_txs:
             self.mempool.recheck_due(lambda data: check_tx(self.ledger.state, data, now_ms))
+        self.mempool.adopt(self.ledger.params.fees)
         for block, _, outcome in decided:
             self.blobs.on_block(outcome.write_set)
             for listener in self.listeners:
@@ -275,6 +287,8 @@ class Node:
             signed=len(commit.signatures),
             **({"blocks": len(decided)} if len(decided) > 1 else {}),
         )
+        if self.halt is not None:
+            log.warning("halted", reason=str(self.halt))
         if self._early:
             self._clock.call_later(0, self._feed_early)
         self._schedule_start()
@@ -294,7 +308,7 @@ class Node:
 
     def _try_start(self) -> None:
         """Begin the next height if there is work and it is time."""
-        if not self._is_running or self.driver.is_active or not self._is_validator():
+        if not self._is_running or self.driver.is_active or not self._is_validator() or self.halt is not None:
             return
         now_ms = self._clock.now_ms()
         if self.sync.is_catching_up or (not self._has_company() and now_ms < self._started_ms + LONELY_MS):
@@ -309,7 +323,7 @@ class Node:
         if self._cancel_start is not None:
             self._cancel_start()
         wait_ms = max(0, self._find_next_ms() - self._clock.now_ms())
-        if self.driver.is_active or not self._is_validator():
+        if self.driver.is_active or not self._is_validator() or self.halt is not None:
             self._cancel_start = None
         else:
             self._cancel_start = self._clock.call_later(wait_ms, self._try_start)

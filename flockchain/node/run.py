@@ -15,7 +15,7 @@ from api.app import create_app
 from api.node_view import MempoolView
 from flockchain.codec import encode
 from flockchain.crypto import parse_address
-from flockchain.errors import Fault, FlockchainError
+from flockchain.errors import Fault, FlockchainError, UpgradeNeeded
 from flockchain.execution.block import BlockOutcome
 from flockchain.execution.genesis import build_state
 from flockchain.files import disk_faults, explain
@@ -42,13 +42,20 @@ from flockchain.types.chain import Block
 
 log = structlog.get_logger()
 
+UPGRADE_EXIT_CODE = 79
+"""The first that sysexits.h leaves free: a supervisor must not start this software again."""
+HALT_GRACE_S = 3.0
+"""How long a node that must not go on helps its peers to the last block before the upgrade."""
 SNAPSHOT_S = 0.25
 SWITCH_INTERVAL_S = 0.0005
 """How long the API's thread may hold the interpreter while the node's loop has something to do."""
 
 
 def run_node(home_path: Path) -> int:
-    """Run until SIGTERM or SIGINT; exit code 0 after a clean stop, 1 when something needs a person."""
+    """Run until SIGTERM or SIGINT.
+
+    Exit code 0 after a clean stop, 1 when something needs a person, `UPGRADE_EXIT_CODE` when that is a new release.
+    """
     home = Home(home_path.absolute())
     try:
         lock = HomeLock(home)
@@ -60,6 +67,9 @@ def run_node(home_path: Path) -> int:
         configure_logs(home.logs, config.log)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         uvloop.run(_Runner(home, config).run())
+    except UpgradeNeeded as error:
+        log.error("upgrade-needed", reason=str(error))
+        return UPGRADE_EXIT_CODE
     except FlockchainError as error:
         _say_why(home, error)
         return 1
@@ -86,6 +96,7 @@ class _Runner:
         self._home = home
         self._config = config
         self._failure: BaseException | None = None
+        self._halt: UpgradeNeeded | None = None
         self._is_checkpointing = False
         self._is_closed = False
         """Timers may still fire while the rest stops; the node is not to be called any more."""
@@ -102,11 +113,14 @@ class _Runner:
         self._store = open_store(self._home, genesis)
         try:
             self._make_node(genesis)
+            if self._node.halt is not None:
+                raise self._node.halt
             await self._serve()
         finally:
             self._end(self._store.close)
-        if self._failure is not None:
-            raise self._failure
+        reason = self._failure or self._halt
+        if reason is not None:
+            raise reason
 
     def _make_node(self, genesis: Genesis) -> None:
         config, home = self._config, self._home
@@ -134,7 +148,7 @@ class _Runner:
             signer=self._signer,
             blobs=self._blobs,
             wal=WriteAheadLog(home.wal),
-            options=NodeOptions(make_limits(config, genesis), config.blobs.replicate),
+            options=NodeOptions(make_limits(config), config.blobs.replicate),
         )
         if self._node.ledger.tree.root != self._store.state_root():
             raise Fault(
@@ -164,6 +178,7 @@ class _Runner:
         try:
             while not self._stopping.is_set():
                 view.snapshot = self._take_snapshot()
+                self._stop_at_upgrade(loop)
                 try:
                     await asyncio.wait_for(self._stopping.wait(), SNAPSHOT_S)
                 except TimeoutError:
@@ -175,6 +190,12 @@ class _Runner:
             self._end(node.stop)
             if api is not None:
                 await loop.run_in_executor(None, api.stop)
+
+    def _stop_at_upgrade(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Stop some seconds after the last block that this software may decide."""
+        if self._halt is None and self._node.halt is not None:
+            self._halt = self._node.halt
+            loop.call_later(HALT_GRACE_S, self._stopping.set)
 
     def _start_api(self, view: LiveNode) -> ApiServer:
         reader = Reader(self._home.chain)
@@ -259,15 +280,9 @@ def open_store(home: Home, genesis: Genesis) -> ChainStore:
     return store
 
 
-def make_limits(config: Config, genesis: Genesis) -> Limits:
-    """Bounds of the mempool, from the node's configuration and the chain's parameters."""
-    fees = genesis.params.fees
-    return Limits(
-        max_txs=config.mempool.max_txs,
-        max_bytes=config.mempool.max_bytes,
-        max_per_account=fees.max_txs_per_account_in_mempool,
-        reserved_ppm=fees.reserved_lane_ppm,
-    )
+def make_limits(config: Config) -> Limits:
+    """Bounds of the mempool that are this node's own; the others are parameters of the chain."""
+    return Limits(max_txs=config.mempool.max_txs, max_bytes=config.mempool.max_bytes)
 
 
 def make_discovery(config: P2pConfig, home: Home) -> Discovery | None:

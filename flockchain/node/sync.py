@@ -71,7 +71,7 @@ class BlockSync:
     @property
     def is_catching_up(self) -> bool:
         """Whether peers are ahead by more than the height that consensus is about to finish."""
-        return self.target > self._ledger.height + 1
+        return self.target > self._ledger.height + 1 and self._ledger.upgrade_needed is None
 
     def note(self, peer: PeerId, height: int) -> None:
         """A peer says, or lets us see, that it decided `height`."""
@@ -207,6 +207,8 @@ class BlockSync:
 
     def _next_ready(self) -> tuple[_Range, tuple[bytes, Commit]] | None:
         height = self._ledger.height + 1
+        if self._ledger.upgrade_needed is not None:
+            return None
         for asked in self._ranges.values():
             if asked.decisions is not None and asked.first <= height <= asked.last:
                 return asked, asked.decisions[height - asked.first]

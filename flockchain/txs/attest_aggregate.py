@@ -8,10 +8,11 @@ from flockchain.errors import Refused
 from flockchain.execution.ballots import check_attestation
 from flockchain.execution.context import Context
 from flockchain.execution.draw import compute_tickets
+from flockchain.execution.epochs import get_task_params
 from flockchain.execution.rounds import get_accepted, get_judge, get_round_in_phase, note_acted
 from flockchain.execution.staking import get_bond_uflk, make_task_target
 from flockchain.execution.state import State
-from flockchain.types.rows import Attestation, Chain, Task, TrainingRound
+from flockchain.types.rows import Attestation, Task, TrainingRound
 from flockchain.types.task import AttestationBody as Body
 from flockchain.types.tx import Tx
 
@@ -51,7 +52,7 @@ def _check_state(state: State, sender: bytes, body: Body) -> TrainingRound:
     else:
         _check_bonded(state, task, sender)
         covered = ()
-    most = state.get(Chain).params.tasks.max_adapter_bytes
+    most = get_task_params(state, task).max_adapter_bytes
     check_attestation(body, get_accepted(training_round), covered, most)
     return training_round
 

@@ -25,6 +25,7 @@ from flockchain.execution.delegation import (
     increase_delegation,
     set_share,
 )
+from flockchain.execution.epochs import get_task_params
 from flockchain.execution.staking import (
     count_participants,
     get_stake,
@@ -231,7 +232,7 @@ def _check_newcomer(context: Context, task: Task, body: Body) -> None:
         if holdout.domain not in task.spec.domains:
             names = ", ".join(task.spec.domains)
             raise Refused("unknown-domain", f"task {task.id} has no domain {holdout.domain!r}; it has: {names}")
-    limit = context.params.tasks.max_participants
+    limit = get_task_params(context.state, task).max_participants
     if count_participants(context.state, task.id) >= limit:
         raise Refused("task-full", f"task {task.id} has {limit} participants, the most that are allowed")
 

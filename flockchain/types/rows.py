@@ -7,6 +7,7 @@ from typing import Literal
 
 from flockchain.codec import Canonical
 from flockchain.params import Params
+from flockchain.types.change import Settings, Upgrade
 from flockchain.types.ids import (
     Address,
     Hash,
@@ -32,6 +33,7 @@ from flockchain.types.task import (
 Phase = Literal["enroll", "train", "publish", "commit", "reveal", "aggregate", "settled"]
 TaskStatus = Literal["open", "finished", "cancelled"]
 Outcome = Literal["accept", "reject", "undecided", "refused", "unavailable"]
+ChangeStatus = Literal["open", "approved", "enacted", "void"]
 
 
 class Account(Canonical, frozen=True):
@@ -444,6 +446,64 @@ class ValidatorSet(Canonical, frozen=True):
     """Sorted by address."""
 
 
+class Change(Canonical, frozen=True):
+    """A change of parameters or protocol version. One that runs out unapproved is removed, all others are kept."""
+
+    id: UInt
+    proposer: Address
+    """The validator that proposed it, and approved by that."""
+    reason: Text
+    settings: Settings
+    upgrade: Upgrade | None
+    cancels: UInt
+    """Number of the approved change that it withdraws before its moment; 0: none."""
+    created_ms: Ms
+    deadline_ms: Ms
+    """Removed in the first block whose time is later, unless approved."""
+    status: ChangeStatus
+    approved_power: UInt
+    """Of `total_power` when more than two thirds were reached; 0 before."""
+    total_power: UInt
+    effective_height: UInt
+    """The first block under it; 0: not known yet."""
+    outcome: Text
+    """One sentence: what came of it; empty while it is open."""
+
+
+class OpenChange(Canonical, frozen=True):
+    """Index: a change that waits for approvals."""
+
+    deadline_ms: Ms
+    change: UInt
+
+
+class Approval(Canonical, frozen=True):
+    """A validator's consent to an open change; its power is counted when the change is, not when it was given."""
+
+    change: UInt
+    validator: Address
+    height: UInt
+
+
+class ScheduledChange(Canonical, frozen=True):
+    """Index: a change that was approved and waits for its moment."""
+
+    change: UInt
+
+
+class Epoch(Canonical, frozen=True):
+    """The rules of all blocks later than `since_ms`, until the next epoch. A chain that never changed has no row."""
+
+    since_ms: Ms
+    """Header time of the last block before; 0: from genesis on."""
+    since_height: UInt
+    """The first block."""
+    protocol_version: UInt
+    upgrade: UInt
+    """Number of the change that brought this protocol version; 0: genesis."""
+    params: Params
+
+
 Row = (
     Account
     | ValidatorRow
@@ -467,6 +527,11 @@ Row = (
     | Draw
     | OpenTask
     | TaskParticipant
+    | Change
+    | OpenChange
+    | Approval
+    | ScheduledChange
+    | Epoch
     | Chain
     | ValidatorSet
 )
@@ -505,6 +570,11 @@ TABLES: dict[type, Table] = {
     Draw: Table("draw", 24, 3),
     OpenTask: Table("open_task", 25, 1),
     TaskParticipant: Table("task_participant", 26, 2),
+    Change: Table("change", 32, 1),
+    OpenChange: Table("open_change", 33, 2),
+    Approval: Table("approval", 34, 2),
+    ScheduledChange: Table("scheduled_change", 35, 1),
+    Epoch: Table("epoch", 36, 1),
 }
 """Every kind of row with its table. Tags and names are part of the protocol: never reuse one."""
 

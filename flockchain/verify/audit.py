@@ -102,7 +102,7 @@ def _replay_all(replay: Replay, records: Records, report: Report, progress: Prog
             while replay.height < last:
                 if not replay.step(snapshot):
                     report.height = replay.height
-                    what = f"blocks {replay.height + 1} to {tip} and the stored state: no replay past a broken block"
+                    what = f"blocks {replay.height + 1} to {tip} and the stored state: the replay could not go on"
                     report.leave_out(replay.height + 1, what)
                     return
                 progress("blocks", replay.height, tip)

@@ -13,6 +13,7 @@ from flockchain.execution.block import check_block, execute_block, get_validator
 from flockchain.execution.commits import check_commit
 from flockchain.execution.genesis import build_state, load_state
 from flockchain.execution.state import State
+from flockchain.execution.upgrade import find_upgrade_needed, get_supported_versions
 from flockchain.genesis import Genesis
 from flockchain.state_chunks import check_chunk
 from flockchain.state_tree import StateTree
@@ -46,8 +47,11 @@ class Reexecution:
     last_commit: Commit
 
     def step(self, stored: RecordSnapshot) -> None:
-        """Execute the next block; raises `Differs`."""
+        """Execute the next block; raises `Differs`, or `UpgradeNeeded` where this software lacks its rules."""
         height = self.height + 1
+        needed = find_upgrade_needed(self.state, get_supported_versions())
+        if needed is not None:
+            raise needed
         try:
             head = read_head(stored, height)
             check_block(self.state, head.block, known_commit=self.last_commit)

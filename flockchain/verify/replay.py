@@ -6,6 +6,7 @@ from flockchain.errors import Fault, Refused
 from flockchain.execution.block import BlockOutcome, check_block, execute_block, get_validators
 from flockchain.execution.commits import check_commit
 from flockchain.execution.genesis import build_state, load_state
+from flockchain.execution.upgrade import find_upgrade_needed, get_supported_versions
 from flockchain.genesis import Genesis
 from flockchain.store.records import RecordRow, RecordSnapshot, expect_block, expect_receipts, expect_txs
 from flockchain.store.tables import make_id
@@ -33,8 +34,15 @@ class Replay:
             self.rounds.beacon = base.state.get(Chain).beacon
 
     def step(self, snapshot: RecordSnapshot) -> bool:
-        """Check the next block and what is stored of it. False: it is broken, and nothing after it can be judged."""
+        """Check the next block and what is stored of it.
+
+        False: it is broken, or follows rules that this software does not know, and nothing after it can be judged.
+        """
         height = self.height + 1
+        needed = find_upgrade_needed(self.state, get_supported_versions())
+        if needed is not None:
+            self.report.leave_out(height, str(needed))
+            return False
         record, tx_records = snapshot.block(height), snapshot.txs(height)
         found = self._decode(height, record, tx_records)
         if found is None:

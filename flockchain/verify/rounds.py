@@ -12,6 +12,7 @@ from flockchain.execution.audit import find_round_problems
 from flockchain.execution.ballots import compute_seal
 from flockchain.execution.block import BlockOutcome
 from flockchain.execution.draw import compute_draw
+from flockchain.execution.epochs import get_task_params
 from flockchain.execution.state import State
 from flockchain.genesis import Genesis
 from flockchain.types.chain import Block
@@ -64,7 +65,7 @@ class RoundAuditor:
             self.report.problem(height, f"{name} used another beacon than the blocks give")
         task = state.get(Task, draw.task)
         domains = len(task.spec.domains) if draw.role == "voter" else 0
-        most = state.get(Chain).params.tasks.max_draw_attempts
+        most = get_task_params(state, task).max_draw_attempts
         if compute_draw(draw, self.beacon, domains=domains, max_attempts=most) != (draw.attempts, draw.drawn):
             self.report.problem(height, f"{name} gives other seats")
 

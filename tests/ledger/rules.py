@@ -26,7 +26,7 @@ from flockchain.txs import (
 )
 from flockchain.types.rows import Stake, Task, ValidatorRow
 from flockchain.types.task import Holdout, JudgeSpec, PhaseSpec, RewardSpec, TaskSpec
-from tests.ledger import duties
+from tests.ledger import changes, duties
 from tests.ledger.choices import pick_duty, pick_task, pick_validator
 from tests.ledger.dice import Dice
 from tests.ledger.reports import report_seals, report_submissions, report_validator
@@ -227,7 +227,19 @@ def make_attest_aggregate(world: World, dice: Dice) -> Attempt:
     return Attempt(world.names[member], duties.make_attestation(world, training, member))
 
 
+# The chain's own rules
+
+
+def make_propose_change(world: World, dice: Dice) -> Attempt:
+    return Attempt(*changes.make_propose_change(world, dice))
+
+
+def make_approve_change(world: World, dice: Dice) -> Attempt:
+    return Attempt(*changes.make_approve_change(world, dice))
+
+
 RULES: dict[str, Rule] = {
+    "approve-change": Rule(6, make_approve_change),
     "attest-aggregate": Rule(16, make_attest_aggregate, ("aggregate",)),
     "claim-rewards": Rule(3, make_claim_rewards),
     "confirm-fetched": Rule(16, make_confirm_fetched, ("publish",)),
@@ -235,6 +247,7 @@ RULES: dict[str, Rule] = {
     "edit-validator": Rule(3, make_edit_validator),
     "fund-task": Rule(3, make_fund_task),
     "leave-task": Rule(1, make_leave_task),
+    "propose-change": Rule(2, make_propose_change),
     "slash": Rule(2, make_slash),
     "stake": Rule(14, make_stake),
     "submit-adapter": Rule(16, make_submit_adapter, ("train",)),

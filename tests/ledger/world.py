@@ -165,11 +165,15 @@ class _Ledger(Ledger):
         return chains[-1].head
 
     def beacon_preimage(self, address: bytes, height: int) -> bytes:
+        preimage = self.find_preimage(address, height)
+        assert preimage is not None, "nobody registered this head"
+        return preimage
+
+    def find_preimage(self, address: bytes, height: int) -> bytes | None:
+        """The link that this validator owes as proposer; None for a head of which nobody has the links."""
         head = get_beacon_head(self.state.get(ValidatorRow, address), height)
-        for beacon in self._get_chains(self._validator_names[address]):
-            if (preimage := beacon.find_preimage(head)) is not None:
-                return preimage
-        raise AssertionError("nobody registered this head")
+        chains = self._get_chains(self._validator_names[address])
+        return next((p for p in (beacon.find_preimage(head) for beacon in chains) if p is not None), None)
 
     def _get_chains(self, validator: str) -> list[BeaconChain]:
         return self._chains.setdefault(validator, [make_beacon_chain(validator)])

@@ -1,8 +1,11 @@
 """Several real nodes over simulated ports, in virtual time."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from flockchain.execution.genesis import build_state
+from flockchain.genesis import Genesis
 from flockchain.node.node import Node, NodeOptions
 from flockchain.node.wal import WriteAheadLog
 from flockchain.txs import transfer
@@ -10,7 +13,7 @@ from flockchain.txs import transfer
 from .ledger import Ledger as TxMaker
 from .ledger import make_address, make_beacon_chain, make_genesis, make_key
 from .memory_ports import MemoryBlobs, MemorySigner, MemoryStore
-from .sim_clock import SimClock, SimWorld
+from .sim_clock import START_MS, SimClock, SimWorld
 from .sim_network import SimNet, SimNetwork
 
 
@@ -21,7 +24,9 @@ class Machine:
         name = f"val{index}"
         self.id = make_address(f"node{index}")
         self.name = name
-        self.store = MemoryStore(build_state(cluster.genesis).rows())
+        self.options: NodeOptions | None = None
+        """Its own, where they differ from the cluster's; from the next start on."""
+        self.store: Any = cluster.make_store(name)
         self.blobs = MemoryBlobs()
         self.signer = None
         if is_validator:
@@ -41,7 +46,7 @@ class Machine:
             signer=self.signer,
             blobs=self.blobs,
             wal=WriteAheadLog(self._wal_path),
-            options=self._cluster.options,
+            options=self.options or self._cluster.options,
         )
         self.network.handler = self.node.handle
         self.node.start()
@@ -69,13 +74,24 @@ class Cluster:
     """`validators` machines `val0` ..., plus `observers` without a key, all connected."""
 
     def __init__(
-        self, folder: Path, *, validators: int = 4, observers: int = 0, seed: int = 1, loss: float = 0.0
+        self,
+        folder: Path,
+        *,
+        validators: int = 4,
+        observers: int = 0,
+        seed: int = 1,
+        loss: float = 0.0,
+        genesis: Genesis | None = None,
+        make_store: Callable[[str], Any] | None = None,
+        start_ms: int = START_MS,
     ) -> None:
+        """`make_store(name)`: what a machine begins with; default: the state at genesis, in memory."""
         self.folder = folder
-        self.genesis = make_genesis(validators=validators)
+        self.genesis = genesis or make_genesis(validators=validators)
+        self.make_store = make_store or (lambda name: MemoryStore(build_state(self.genesis).rows()))
         self.genesis_hash = self.genesis.hash()
         self.options = NodeOptions()
-        self.world = SimWorld()
+        self.world = SimWorld(start_ms)
         self.net = SimNet(self.world, seed, loss=loss)
         self.machines = [Machine(self, i, is_validator=i < validators) for i in range(validators + observers)]
         self.txs = TxMaker(self.genesis)

@@ -15,6 +15,7 @@ from flockchain.execution.genesis import load_state
 from flockchain.genesis import sign_possession
 from flockchain.txs import (
     TYPES,
+    approve_change,
     attest_aggregate,
     claim_rewards,
     confirm_fetched,
@@ -23,6 +24,7 @@ from flockchain.txs import (
     fund_task,
     get_type,
     leave_task,
+    propose_change,
     slash,
     stake,
     submit_adapter,
@@ -32,10 +34,11 @@ from flockchain.txs import (
     vote,
 )
 from flockchain.types.chain import PREVOTE, VoteBody
+from flockchain.types.change import Setting
 from flockchain.types.task import Coefficient
 from flockchain.types.tx import OK, SignedTx
 from tests.execution.stories import make_quick_genesis, make_spec
-from tests.support.ledger import Ledger, make_address, make_beacon_chain, make_key
+from tests.support.ledger import GENESIS_TIME_MS, Ledger, make_address, make_beacon_chain, make_key
 
 ROOT = b"r" * 32
 VAL0 = make_address("val0")
@@ -51,6 +54,7 @@ def example_evidence() -> bytes:
 
 
 EXAMPLES: dict[str, Canonical] = {
+    "approve-change": approve_change.Body(VAL0, 1),
     "attest-aggregate": attest_aggregate.Body(1, 1, ROOT, 9, (Coefficient(ROOT, 5),), (), (), ()),
     "claim-rewards": claim_rewards.Body(VAL0),
     "confirm-fetched": confirm_fetched.Body(1, 1, ()),
@@ -58,6 +62,9 @@ EXAMPLES: dict[str, Canonical] = {
     "edit-validator": edit_validator.Body(VAL0, "name", b""),
     "fund-task": fund_task.Body(1, 5),
     "leave-task": leave_task.Body(1),
+    "propose-change": propose_change.Body(
+        validator=VAL0, settings=(Setting("fees.min_fee_uflk", 200),), deadline_ms=GENESIS_TIME_MS + 600_000
+    ),
     "slash": slash.Body("double-vote", example_evidence()),
     "stake": stake.Body("task:1", 5, role="trainer"),
     "submit-adapter": submit_adapter.Body(1, 1, ROOT, 9, b"", 1, ""),
@@ -185,7 +192,7 @@ def flipped(data: bytes, dice: random.Random) -> Iterator[bytes]:
 def test_an_unknown_kind_names_the_known_ones() -> None:
     ledger = Ledger()
     data = ledger.tx("alice", EXAMPLES["transfer"], kind="mint")
-    with pytest.raises(Refused, match=r"no transaction type 'mint'; there are: attest-aggregate, claim-rewards"):
+    with pytest.raises(Refused, match=r"no transaction type 'mint'; there are: approve-change, attest-aggregate"):
         check_tx(ledger.state, data, ledger.chain.time_ms)
 
 

@@ -16,6 +16,7 @@ from flockchain.codec import decode
 from flockchain.crypto import format_address
 from flockchain.errors import Refused
 from flockchain.execution.context import Context
+from flockchain.execution.epochs import get_evidence_age_ms
 from flockchain.execution.evidence import double_proposal, double_seal, double_submission, double_vote
 from flockchain.execution.evidence.offence import Offence
 from flockchain.execution.slashing import slash_bond
@@ -52,7 +53,8 @@ def judge_evidence(state: State, kind: str, evidence: Any) -> Offence:
 
 def check_offence(context: Context, offence: Offence) -> None:
     """Refuse what is too old or was punished before."""
-    state, age_ms = context.state, context.params.stake.evidence_age_ms
+    state = context.state
+    age_ms = get_evidence_age_ms(state, offence.offence_ms)
     if context.time_ms > offence.offence_ms + age_ms:
         raise Refused(
             "evidence-too-old",
@@ -65,7 +67,8 @@ def check_offence(context: Context, offence: Offence) -> None:
 
 def process_offence(context: Context, offence: Offence, reporter: bytes, proof: bytes) -> int:
     """Slash, pay the reporter, tombstone a validator, remember the offence; returns the uflk taken."""
-    state, until_ms = context.state, offence.offence_ms + context.params.stake.evidence_age_ms
+    state = context.state
+    until_ms = offence.offence_ms + get_evidence_age_ms(state, offence.offence_ms)
     taken = slash_bond(
         context,
         offence.owner,

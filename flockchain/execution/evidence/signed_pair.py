@@ -9,6 +9,7 @@ from typing import Any
 from flockchain.codec import Canonical, encode
 from flockchain.crypto import address_of, is_signature_valid, signing_context
 from flockchain.errors import Refused
+from flockchain.execution.epochs import get_task_params
 from flockchain.execution.evidence.offence import Offence, compute_offence_key
 from flockchain.execution.rounds import get_freeze_height
 from flockchain.execution.staking import make_task_target
@@ -66,7 +67,7 @@ def make_pair_offence(state: State, kind: str, pair: SignedPair, number: int, ro
         raise Refused("not-found", f"there is no training round {round} of task {number}")
     if sender not in training.trainers and all(seat.address != sender for seat in training.committee):
         raise Refused("not-drawn", f"the sender has no part in round {round} of task {number}: nothing to punish")
-    cap = state.get(Chain).params.tasks.max_penalty_ppm
+    cap = get_task_params(state, task).max_penalty_ppm
     return Offence(
         key=compute_offence_key(kind, sender, number, round),
         owner=sender,

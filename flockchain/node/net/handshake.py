@@ -28,7 +28,7 @@ from nacl.bindings import (
 from nacl.exceptions import CryptoError
 from nacl.signing import SigningKey
 
-from flockchain import PROTOCOL_VERSION, __version__
+from flockchain import PEER_VERSION, __version__
 from flockchain.codec import Canonical, decode, encode
 from flockchain.crypto import address_of, is_signature_valid, sign, signing_context, tagged_hash
 from flockchain.errors import Malformed, Refused
@@ -114,7 +114,7 @@ class Handshake:
         """Of the peer, once proven."""
         self._node = node
         self._public_key, self._secret_key = crypto_kx_keypair()
-        self._hello = MAGIC + PROTOCOL_VERSION.to_bytes(VERSION_BYTES, "big") + self._public_key
+        self._hello = MAGIC + PEER_VERSION.to_bytes(VERSION_BYTES, "big") + self._public_key
         self._peer_hello = bytearray()
         self._listener_proof = b""
         self._has_sent_hello = False
@@ -192,10 +192,10 @@ class Handshake:
         if len(self._peer_hello) < HELLO_BYTES:
             return b"", b""
         version = int.from_bytes(self._peer_hello[len(MAGIC) : len(MAGIC) + VERSION_BYTES], "big")
-        if version != PROTOCOL_VERSION:
+        if version != PEER_VERSION:
             raise Refused(
                 "wrong-protocol-version",
-                f"peer speaks protocol version {version}, this node {PROTOCOL_VERSION}: run the same release on both",
+                f"peer speaks protocol version {version}, this node {PEER_VERSION}: run the same release on both",
             )
         self._agree_keys(bytes(self._peer_hello[-crypto_kx_PUBLIC_KEY_BYTES:]))
         self.stage = Stage.PROOF
