@@ -97,7 +97,8 @@ class Gossip:
             block, commit = self._ledger.last_block, self._ledger.last_commit
         else:
             block, stored = self._ledger.store.block(height), self._ledger.store.commit(height)
-            assert stored is not None
+            if block is None or stored is None:
+                return  # we began from a snapshot just above it
             commit = stored
         assert block is not None
         self._network.send(peer, Channel.CONSENSUS, encode(Decision(encode(block), commit)))

@@ -65,6 +65,11 @@ class Home:
         return self.data / "snapshots"
 
     @property
+    def joining(self) -> Path:
+        """Parts of a snapshot on their way in."""
+        return self.data / "joining"
+
+    @property
     def lock(self) -> Path:
         return self.data / "lock"
 

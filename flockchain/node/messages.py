@@ -1,7 +1,8 @@
 """What nodes say to each other, by channel: canonical tagged structs with limits.
 
 CONSENSUS  ProposalMessage, VoteMessage, Status, Decision
-SYNC       BlockRequest, BlockResponse
+SYNC       BlockRequest, BlockResponse, BlocksPruned; LightBlockRequest, LightBlockResponse
+           SnapshotsRequest, SnapshotOffers, ManifestRequest, ManifestResponse, PartRequest, PartResponse
 MEMPOOL    TxBatch
 BLOBS      BlobWant, BlobHave, ChunkRequest, ChunkResponse
 """
@@ -16,6 +17,9 @@ from flockchain.errors import Malformed
 from flockchain.node.ports import Channel
 from flockchain.types.chain import Commit, SignedProposal, SignedVote
 from flockchain.types.ids import Hash, UInt
+from flockchain.types.light import LightBlock
+from flockchain.types.snapshot import MAX_CHUNK_BYTES as MAX_PART_BYTES
+from flockchain.types.snapshot import MAX_DEPTH, StateManifest
 
 MAX_BLOCK_MESSAGE_BYTES = 4_600_000
 """A block of the largest size that parameters allow, with its last commit and late precommits."""
@@ -26,6 +30,7 @@ MAX_TX_BYTES = 65_536
 MAX_ROOTS = 256
 MAX_PROOF_HASHES = 32
 MAX_CHUNK_BYTES = 262_144
+MAX_OFFERS = 16
 
 BlockBytes = Annotated[bytes, Meta(max_length=MAX_BLOCK_MESSAGE_BYTES)]
 Votes = Annotated[tuple[SignedVote, ...], Meta(max_length=MAX_VOTES)]
@@ -83,6 +88,69 @@ class BlockResponse(Canonical, frozen=True, tag=6):
     decisions: Annotated[tuple[tuple[BlockBytes, Commit], ...], Meta(max_length=MAX_BLOCKS)]
 
 
+class SnapshotsRequest(Canonical, frozen=True, tag=16):
+    """Ask a peer how far its chain is, and which snapshots it holds."""
+
+
+class SnapshotOffer(Canonical, frozen=True):
+    """A snapshot of `height`, cut by so many bits of the key hash."""
+
+    height: UInt
+    depth: Annotated[int, Meta(ge=0, le=MAX_DEPTH)]
+
+
+class SnapshotOffers(Canonical, frozen=True, tag=17):
+    decided_height: UInt
+    offers: Annotated[tuple[SnapshotOffer, ...], Meta(max_length=MAX_OFFERS)]
+    """Those of which the sender also holds the next header, which proves them; newest first."""
+
+
+class ManifestRequest(Canonical, frozen=True, tag=18):
+    height: UInt
+    depth: UInt
+
+
+class ManifestResponse(Canonical, frozen=True, tag=19):
+    height: UInt
+    depth: UInt
+    manifest: StateManifest | None
+    """None: the sender does not hold it (any more)."""
+
+
+class PartRequest(Canonical, frozen=True, tag=20):
+    """Part 0 is the head of the snapshot, part n its chunk n - 1."""
+
+    height: UInt
+    depth: UInt
+    part: UInt
+
+
+class PartResponse(Canonical, frozen=True, tag=21):
+    """Canonical bytes of the `SnapshotHead` or `StateChunk`; empty: the sender does not hold it (any more)."""
+
+    height: UInt
+    depth: UInt
+    part: UInt
+    data: Annotated[bytes, Meta(max_length=MAX_PART_BYTES)]
+
+
+class LightBlockRequest(Canonical, frozen=True, tag=22):
+    height: UInt
+
+
+class LightBlockResponse(Canonical, frozen=True, tag=23):
+    height: UInt
+    block: LightBlock | None
+    """None: the sender does not hold it."""
+
+
+class BlocksPruned(Canonical, frozen=True, tag=24):
+    """Instead of a `BlockResponse`: the sender holds no block below `held_from`."""
+
+    first: UInt
+    held_from: UInt
+
+
 class TxBatch(Canonical, frozen=True, tag=7):
     txs: Annotated[tuple[Annotated[bytes, Meta(max_length=MAX_TX_BYTES)], ...], Meta(max_length=MAX_TXS)]
 
@@ -114,7 +182,9 @@ class ChunkResponse(Canonical, frozen=True, tag=11):
 
 
 ConsensusMessage = ProposalMessage | VoteMessage | Status | Decision
-SyncMessage = BlockRequest | BlockResponse
+SnapshotQuestion = SnapshotsRequest | ManifestRequest | PartRequest | LightBlockRequest
+SnapshotAnswer = SnapshotOffers | ManifestResponse | PartResponse | LightBlockResponse
+SyncMessage = BlockRequest | BlockResponse | BlocksPruned | SnapshotQuestion | SnapshotAnswer
 BlobMessage = BlobWant | BlobHave | ChunkRequest | ChunkResponse
 Message = ConsensusMessage | SyncMessage | TxBatch | BlobMessage
 

@@ -5,6 +5,7 @@
     a timeout, a built block         ConsensusDriver: core, log, signer
     a status, a peer that lags       Gossip
     decided blocks from peers        BlockSync
+    questions of peers that join     SnapshotService
     transactions                     TxGossip, Mempool
     adapter files                    BlobExchange
     a decided block                  Ledger: executed, persisted; then `_settle` tells all of the above
@@ -33,11 +34,20 @@ from flockchain.node.messages import (
     BlobWant,
     BlockRequest,
     BlockResponse,
+    BlocksPruned,
     ChunkRequest,
     ChunkResponse,
     Decision,
+    LightBlockRequest,
+    LightBlockResponse,
+    ManifestRequest,
+    ManifestResponse,
     Message,
+    PartRequest,
+    PartResponse,
     ProposalMessage,
+    SnapshotOffers,
+    SnapshotsRequest,
     Status,
     TxBatch,
     VoteMessage,
@@ -57,9 +67,11 @@ from flockchain.node.ports import (
     Signer,
     Store,
 )
+from flockchain.node.snapshot_service import SnapshotService
 from flockchain.node.sync import BlockSync
 from flockchain.node.tx_gossip import TxGossip
 from flockchain.node.wal import WriteAheadLog
+from flockchain.store.snapshots import SnapshotFolder
 from flockchain.types.chain import Block, Commit, SignedVote
 
 log = structlog.get_logger()
@@ -96,6 +108,7 @@ class Node:
         blobs: Blobs,
         wal: WriteAheadLog,
         options: NodeOptions | None = None,
+        snapshots: SnapshotFolder | None = None,
     ) -> None:
         options = options or NodeOptions()
         self.ledger = Ledger(store, options.protocol_versions)
@@ -114,6 +127,7 @@ class Node:
         self.intake = ConsensusIntake(self.driver, self.ledger, self.mempool, clock)
         self.gossip = Gossip(self.ledger, self.driver, self.intake, network, clock)
         self.sync = BlockSync(self.ledger, network, clock, self._settle)
+        self.snapshots = SnapshotService(store, snapshots, network, clock)
         self.txs = TxGossip(self.ledger, self.mempool, network, clock, self.gossip)
         self.blobs = BlobExchange(self.ledger.state, blobs, network, clock, replicate=options.replicate_blobs)
         self.listeners: list[BlockListener] = []
@@ -161,6 +175,7 @@ class Node:
             case PeerLost(peer):
                 self.gossip.forget(peer)
                 self.sync.forget(peer)
+                self.snapshots.forget(peer)
                 self.blobs.forget(peer)
             case Received(peer, channel, data):
                 try:
@@ -220,6 +235,12 @@ class Node:
                 self.sync.serve(peer, message)
             case BlockResponse():
                 self.sync.receive(peer, message)
+            case BlocksPruned():
+                self.sync.receive_pruned(peer, message)
+            case SnapshotsRequest() | ManifestRequest() | PartRequest() | LightBlockRequest():
+                self.snapshots.serve(peer, message)
+            case SnapshotOffers() | ManifestResponse() | PartResponse() | LightBlockResponse():
+                pass  # late answers to what we asked while joining
             case BlobWant() | BlobHave() | ChunkRequest() | ChunkResponse():
                 self.blobs.receive(peer, message)
 

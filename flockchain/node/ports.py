@@ -16,6 +16,7 @@ from typing import Protocol
 
 from flockchain.execution.block import BlockOutcome
 from flockchain.types.chain import Block, Commit, ProposalBody, SignedProposal, SignedVote, VoteBody
+from flockchain.types.light import LightBlock
 from flockchain.types.rows import Row
 from flockchain.types.tx import SignedTx, Tx
 
@@ -92,6 +93,13 @@ class Store(Protocol):
 
     def commit(self, height: int) -> Commit | None:
         """The precommits that decided `height`."""
+
+    @property
+    def first_height(self) -> int:
+        """Lowest height whose block is held; 0 before the first block."""
+
+    def light_block(self, height: int) -> LightBlock | None:
+        """Header, commit and the validators of this height and the next; None when they are not held."""
 
     def load_rows(self) -> Iterator[Row]: ...
 

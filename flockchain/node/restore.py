@@ -59,8 +59,8 @@ def restore(
     manifest = snapshot.manifest
     check_manifest(manifest, state_root)
     head = decode(SnapshotHead, snapshot.head)
-    chain = _find_row(snapshot, Chain)
-    check_head(head, chain, _find_row(snapshot, ValidatorSet, manifest.height), genesis)
+    chain = find_row(snapshot, Chain)
+    check_head(head, chain, find_row(snapshot, ValidatorSet, manifest.height), genesis)
     outcome = _HeadOutcome(head.results, head.receipts, {}, chain.results_root, state_root)
     _, tree = load_state(build_state(genesis).rows())
     store.restore(encode(genesis), tree.root, head, outcome, _iterate_rows(snapshot, progress))
@@ -91,7 +91,7 @@ def check_head(head: SnapshotHead, chain: Chain, members: ValidatorSet, genesis:
     check_commit(head.commit, members.members, block.height, block.block_id(), chain.genesis_hash)
 
 
-def _find_row(snapshot: Snapshot, kind: type[R], *key: int) -> R:
+def find_row(snapshot: Snapshot, kind: type[R], *key: int) -> R:
     """One row, from its checked chunk."""
     name = compute_key(kind, *key)
     index = find_chunk(name, snapshot.manifest.depth)

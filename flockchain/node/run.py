@@ -4,6 +4,7 @@ import asyncio
 import gc
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,14 +16,14 @@ from api.app import create_app
 from api.node_view import MempoolView
 from flockchain.codec import encode
 from flockchain.crypto import parse_address
-from flockchain.errors import Fault, FlockchainError, UpgradeNeeded
+from flockchain.errors import Fault, FlockchainError, Refused, UpgradeNeeded
 from flockchain.execution.block import BlockOutcome
 from flockchain.execution.genesis import build_state
 from flockchain.files import disk_faults, explain
 from flockchain.genesis import Genesis, load_genesis
 from flockchain.node.api_server import ApiServer, LiveNode, Snapshot, make_peer_views
 from flockchain.node.clock import SystemClock
-from flockchain.node.config import Config, P2pConfig, load_config
+from flockchain.node.config import Config, P2pConfig, load_config, parse_trust
 from flockchain.node.home import Home, HomeLock
 from flockchain.node.key_file import load_key
 from flockchain.node.logs import configure_logs
@@ -32,12 +33,15 @@ from flockchain.node.net.limits import NetworkLimits
 from flockchain.node.net.network import TcpNetwork
 from flockchain.node.net.seeker import Discovery
 from flockchain.node.node import Node, NodeOptions
-from flockchain.node.ports import NetworkEvent
+from flockchain.node.ports import NetworkEvent, PeerConnected
+from flockchain.node.restore import restore
 from flockchain.node.signer import PersistedSigner
+from flockchain.node.snapshot_sync import Found, SnapshotSync
 from flockchain.node.wal import WriteAheadLog
 from flockchain.store.blob_store import BlobStore
 from flockchain.store.chain_store import ChainStore
 from flockchain.store.reader import Reader
+from flockchain.store.snapshots import SnapshotFolder, SnapshotMaking
 from flockchain.types.chain import Block
 
 log = structlog.get_logger()
@@ -47,6 +51,8 @@ UPGRADE_EXIT_CODE = 79
 HALT_GRACE_S = 3.0
 """How long a node that must not go on helps its peers to the last block before the upgrade."""
 SNAPSHOT_S = 0.25
+YOUNG_CHAIN_MS = 60_000
+"""After genesis: no chain is long by then, and the nodes of a new network do not wait for each other's answers."""
 SWITCH_INTERVAL_S = 0.0005
 """How long the API's thread may hold the interpreter while the node's loop has something to do."""
 
@@ -98,6 +104,7 @@ class _Runner:
         self._failure: BaseException | None = None
         self._halt: UpgradeNeeded | None = None
         self._is_checkpointing = False
+        self._is_making_snapshot = False
         self._is_closed = False
         """Timers may still fire while the rest stops; the node is not to be called any more."""
 
@@ -110,19 +117,25 @@ class _Runner:
         with disk_faults(self._home.genesis):
             genesis = load_genesis(self._home.genesis)
         gc.disable()  # over a million rows it takes more than half of the time of loading them
-        self._store = open_store(self._home, genesis)
+        self._snapshots = SnapshotFolder(self._home.snapshots)
+        self._store = open_store(self._home, genesis, self._config.storage.retain_blocks)
         try:
-            self._make_node(genesis)
-            if self._node.halt is not None:
-                raise self._node.halt
-            await self._serve()
+            self._make_network(genesis)
+            await self._join(genesis)
+            if self._stopping.is_set():
+                await self._network.stop()
+            else:
+                self._make_node(genesis)
+                if self._node.halt is not None:
+                    raise self._node.halt
+                await self._serve()
         finally:
             self._end(self._store.close)
         reason = self._failure or self._halt
         if reason is not None:
             raise reason
 
-    def _make_node(self, genesis: Genesis) -> None:
+    def _make_network(self, genesis: Genesis) -> None:
         config, home = self._config, self._home
         passphrase = read_passphrase(config)
         node_key = load_key(home.node_key, passphrase)
@@ -130,7 +143,7 @@ class _Runner:
         if config.validator.enabled:
             key = load_key(home.validator_key, passphrase)
             self._signer = PersistedSigner(key, home.signer_state, genesis.hash())
-        self._blobs = BlobStore(home.blobs, limit_bytes=config.blobs.max_bytes)
+        self._is_network_started = False
         self._network = TcpNetwork(
             node_key,
             genesis.hash(),
@@ -141,6 +154,58 @@ class _Runner:
             self._on_network_event,
             make_discovery(config.p2p, home),
         )
+
+    async def _join(self, genesis: Genesis) -> None:
+        """A node without blocks begins from a snapshot where it can; see snapshot_sync.py."""
+        self._receive: Callable[[NetworkEvent], None] = lambda event: None
+        if self._store.height or not is_snapshot_wanted(self._config, genesis):
+            return
+        done: asyncio.Future[Found | None] = asyncio.get_running_loop().create_future()
+
+        def on_done(found: Found | None) -> None:
+            if not done.done():
+                done.set_result(found)
+
+        sync = SnapshotSync(
+            genesis=genesis,
+            trust=parse_trust(self._config.sync.trust),
+            folder=self._home.joining,
+            network=self._network,
+            clock=SystemClock(self._guard),
+            on_done=on_done,
+        )
+        self._receive = sync.handle
+        await self._start_network()
+        self._guard(sync.start)
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait((done, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        found = done.result() if done.done() else None
+        if found is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._restore, genesis, found)
+        sync.discard()
+
+    def _restore(self, genesis: Genesis, found: Found) -> None:
+        """In a thread, meanwhile peers are kept. What was fetched is kept as a snapshot of our own."""
+        height = found.snapshot.manifest.height
+        try:
+            restore(self._store, genesis, found.snapshot, found.state_root)
+            self._snapshots.keep(found.snapshot.manifest, found.snapshot.head, found.snapshot.read_chunk)
+        except Refused as refusal:  # every part was verified when it came
+            log.error("snapshot-refused", height=height, reason=refusal.message, then="blocks are taken instead")
+        else:
+            log.info("snapshot-restored", height=height, state_root=found.state_root.hex())
+
+    async def _start_network(self) -> None:
+        if not self._is_network_started:
+            self._is_network_started = True
+            await self._network.start()
+
+    def _make_node(self, genesis: Genesis) -> None:
+        config, home = self._config, self._home
+        self._snapshots.keep_newest(config.storage.keep_snapshots)
+        self._store.snapshot_height = min(self._snapshots.heights(), default=None)
+        self._blobs = BlobStore(home.blobs, limit_bytes=config.blobs.max_bytes)
         self._node = Node(
             clock=SystemClock(self._guard),
             network=self._network,
@@ -149,7 +214,9 @@ class _Runner:
             blobs=self._blobs,
             wal=WriteAheadLog(home.wal),
             options=NodeOptions(make_limits(config), config.blobs.replicate),
+            snapshots=self._snapshots,
         )
+        self._receive = self._node.handle
         if self._node.ledger.tree.root != self._store.state_root():
             raise Fault(
                 f"{home.chain}: the rows do not have the state root that was stored with block {self._store.height}: "
@@ -166,7 +233,7 @@ class _Runner:
         node.listeners.append(self._on_block)
         if self._signer is not None and self._is_member():
             _ = self._signer.beacon  # a third of a second, before others wait for our proposal
-        await self._network.start()
+        await self._start_network()
         log.info(
             "started",
             chain=node.ledger.chain.chain_id,
@@ -175,6 +242,8 @@ class _Runner:
             api=api.port if api else None,
         )
         self._guard(node.start)
+        for peer in self._network.peers():
+            self._on_network_event(PeerConnected(peer))  # those who came while we joined
         try:
             while not self._stopping.is_set():
                 view.snapshot = self._take_snapshot()
@@ -211,7 +280,7 @@ class _Runner:
     # -- what the loop calls ------------------------------------------------------------------------------------------
 
     def _on_network_event(self, event: NetworkEvent) -> None:
-        self._guard(lambda: self._node.handle(event))
+        self._guard(lambda: self._receive(event))
 
     def _guard(self, action: Callable[[], None]) -> None:
         """Run the node's code; an error that is not a peer's fault stops the process before it does harm."""
@@ -233,11 +302,32 @@ class _Runner:
             self._failure = self._failure or error
 
     def _on_block(self, block: Block, outcome: BlockOutcome) -> None:
-        """Fold SQLite's log into its file off the loop when it has grown."""
+        """Fold SQLite's log into its file off the loop when it has grown; keep a snapshot when one is due."""
         if self._store.is_checkpoint_due and not self._is_checkpointing:
             self._is_checkpointing = True
             task = asyncio.get_running_loop().run_in_executor(None, self._store.checkpoint)
             task.add_done_callback(self._end_checkpoint)
+        interval = self._config.storage.snapshot_interval_blocks
+        is_newest = block.height == self._store.height  # none is made of a height that sync has passed
+        if interval and block.height % interval == 0 and is_newest and not self._is_making_snapshot:
+            self._is_making_snapshot = True
+            making = self._snapshots.begin(self._home.chain)  # reads this very block, whatever follows
+            made = asyncio.get_running_loop().run_in_executor(None, self._keep_snapshot, making)
+            made.add_done_callback(self._end_snapshot)
+
+    def _keep_snapshot(self, making: SnapshotMaking) -> int:
+        """In a thread: the node goes on meanwhile. Returns the height of the oldest that is kept."""
+        making.finish()
+        self._snapshots.keep_newest(self._config.storage.keep_snapshots)
+        return min(self._snapshots.heights())
+
+    def _end_snapshot(self, task: "asyncio.Future[int]") -> None:
+        self._is_making_snapshot = False
+        if task.exception() is not None:
+            log.warning("snapshot-failed", reason=str(task.exception()))
+        else:
+            self._store.snapshot_height = task.result()
+            log.info("snapshot-made", height=max(self._snapshots.heights()))
 
     def _end_checkpoint(self, task: "asyncio.Future[None]") -> None:
         self._is_checkpointing = False
@@ -266,9 +356,16 @@ class _Runner:
         return Snapshot(node.is_catching_up, peers, mempool, health)
 
 
-def open_store(home: Home, genesis: Genesis) -> ChainStore:
+def is_snapshot_wanted(config: Config, genesis: Genesis) -> bool:
+    """Whether a node without blocks should ask for a snapshot: not alone, nor on a chain that has just begun."""
+    has_peers = bool(config.p2p.persistent_peers or config.p2p.seeds)
+    is_young = time.time_ns() // 1_000_000 < genesis.time_ms + YOUNG_CHAIN_MS
+    return config.sync.from_snapshot and has_peers and not is_young
+
+
+def open_store(home: Home, genesis: Genesis, retain_blocks: int = 0) -> ChainStore:
     """The chain's file, initialised from genesis when new; raises `Fault` when it is of another chain."""
-    store = ChainStore(home.chain)
+    store = ChainStore(home.chain, retain_blocks=retain_blocks)
     try:
         if store.genesis_bytes is None:
             store.initialize(encode(genesis), build_state(genesis).rows())

@@ -8,7 +8,7 @@ import structlog
 from flockchain.codec import decode, encode
 from flockchain.errors import Refused
 from flockchain.node.ledger import Ledger
-from flockchain.node.messages import BlockRequest, BlockResponse
+from flockchain.node.messages import BlockRequest, BlockResponse, BlocksPruned
 from flockchain.node.ports import Channel, Clock, Decided, Network, PeerId
 from flockchain.types.chain import Block, Commit
 
@@ -57,6 +57,9 @@ class BlockSync:
         self._on_decided = on_decided
         self._heights: dict[PeerId, int] = {}
         self._ranges: dict[int, _Range] = {}
+        self._held_from: dict[PeerId, int] = {}
+        """Of peers that have forgotten older blocks: the lowest they hold."""
+        self._warned_height = 0
         self._silences: dict[PeerId, int] = {}
         """Requests that a peer left unanswered since its last answer: such peers are asked last."""
         self._is_applying = False
@@ -83,6 +86,7 @@ class BlockSync:
         """A peer is gone: others are asked for what it owed."""
         self._heights.pop(peer, None)
         self._allowances.pop(peer, None)
+        self._held_from.pop(peer, None)
         self._silences.pop(peer, None)
         for first in [first for first, asked in self._ranges.items() if asked.peer == peer and not asked.decisions]:
             del self._ranges[first]
@@ -115,7 +119,20 @@ class BlockSync:
             if decisions and size > MAX_RESPONSE_BYTES:
                 break
             decisions.append((data, commit))
+        held_from = self._ledger.store.first_height if not decisions else 0
+        if request.first < held_from:
+            self._network.send(peer, Channel.SYNC, encode(BlocksPruned(request.first, held_from)))
+            return
         self._network.send(peer, Channel.SYNC, encode(BlockResponse(request.first, tuple(decisions))))
+
+    def receive_pruned(self, peer: PeerId, answer: BlocksPruned) -> None:
+        """The peer keeps no block so old: ask it for none below what it says it holds."""
+        asked = self._ranges.get(answer.first)
+        if asked is None or asked.peer != peer or asked.decisions is not None:
+            return
+        del self._ranges[answer.first]
+        self._held_from[peer] = max(answer.held_from, answer.first + 1)
+        self._ask()
 
     def _is_allowed(self, peer: PeerId) -> bool:
         """A token bucket in integers: a request costs 1000 / SERVED_PER_S ms of the time that passed."""
@@ -161,16 +178,36 @@ class BlockSync:
             starts = [r.first for r in self._ranges.values() if r.first > first]
             last = min([first + BLOCKS_PER_REQUEST - 1, self.target, *(start - 1 for start in starts)])
             peer = self._choose_peer(first)
-            if peer is None or not self._network.send(peer, Channel.SYNC, encode(BlockRequest(first, last))):
+            if peer is None:
+                self._warn_if_pruned(first)
+                return
+            if not self._network.send(peer, Channel.SYNC, encode(BlockRequest(first, last))):
                 return
             self._ranges[first] = _Range(first, last, peer, self._clock.now_ms())
             first = last + 1
 
     def _choose_peer(self, first: int) -> PeerId | None:
         connected = set(self._network.peers())
-        able = sorted(peer for peer, height in self._heights.items() if height >= first and peer in connected)
+        able = sorted(
+            peer
+            for peer, height in self._heights.items()
+            if self._held_from.get(peer, 0) <= first <= height and peer in connected
+        )
         burden = {peer: sum(r.peer == peer and r.decisions is None for r in self._ranges.values()) for peer in able}
         return min(able, key=lambda peer: (self._silences.get(peer, 0), burden[peer]), default=None)
+
+    def _warn_if_pruned(self, first: int) -> None:
+        """Say, once for a height, that nobody connected can help, and what can."""
+        held_from = min((self._held_from[peer] for peer in self._heights if peer in self._held_from), default=0)
+        if first < held_from and first != self._warned_height and first == self._ledger.height + 1:
+            self._warned_height = first
+            log.warning(
+                "blocks-pruned",
+                height=first,
+                held_from=held_from,
+                reason=f"no connected peer holds block {first} any more: join again from a snapshot (move the folder "
+                "data away except signer_state.json, then start), or connect to a node that keeps all blocks",
+            )
 
     def _drop_passed(self) -> None:
         for first in [first for first, asked in self._ranges.items() if asked.last <= self._ledger.height]:

@@ -6,6 +6,7 @@ running chain is made from a read-only view of the chain's file, so that neither
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
@@ -59,13 +60,11 @@ class SnapshotFolder:
 
     def make(self, chain: Path, progress: Progress = no_progress) -> StateManifest:
         """A snapshot of the newest block in the chain's file, which may be in use; the same again changes nothing."""
-        records = Records(chain)
-        try:
-            with records.snapshot() as snapshot:
-                head = read_head(snapshot)
-                return self._make_from(snapshot, head, progress)
-        finally:
-            records.close()
+        return self.begin(chain).finish(progress)
+
+    def begin(self, chain: Path) -> "SnapshotMaking":
+        """As `make`, in two steps: what is the newest block is settled here, the work is done by `finish`."""
+        return SnapshotMaking(self, chain)
 
     def delete(self, height: int) -> None:
         """Forget a snapshot; nothing happens when there is none."""
@@ -80,7 +79,8 @@ class SnapshotFolder:
             for leftover in self.path.glob(f"*{_PARTIAL}"):
                 shutil.rmtree(leftover, ignore_errors=True)
 
-    def _make_from(self, snapshot: RecordSnapshot, head: SnapshotHead, progress: Progress) -> StateManifest:
+    def make_from(self, snapshot: RecordSnapshot, head: SnapshotHead, progress: Progress) -> StateManifest:
+        """Write the snapshot of this view of the chain's file, whose newest block `head` is."""
         height = head.block.height
         if height in self.heights():
             return self.manifest(height)
@@ -91,13 +91,33 @@ class SnapshotFolder:
                 f"block {height} with its results has {len(head_bytes)} bytes, a snapshot takes {MAX_CHUNK_BYTES}: "
                 "make one at another height",
             )
+
+        def fill(folder: Path) -> StateManifest:
+            manifest = _write_chunks(snapshot, height, folder, progress)
+            check_manifest(manifest, snapshot.state_root(height))
+            return manifest
+
+        return self._write(height, head_bytes, fill)
+
+    def keep(self, manifest: StateManifest, head: bytes, read_chunk: Callable[[int], bytes]) -> None:
+        """Keep a snapshot that came from elsewhere, whose parts were verified."""
+
+        def fill(folder: Path) -> StateManifest:
+            for index in range(len(manifest.tops)):
+                _write_synced(folder / f"{index:05}", read_chunk(index))
+            return manifest
+
+        if manifest.height not in self.heights():
+            self._write(manifest.height, head, fill)
+
+    def _write(self, height: int, head: bytes, fill: Callable[[Path], StateManifest]) -> StateManifest:
+        """`fill` writes the chunks; a crash leaves none of it, or the whole."""
         partial = self.path / f"{height}{_PARTIAL}"
         with disk_faults(self.path):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            _write_synced(partial / "head", head_bytes)
-            manifest = _write_chunks(snapshot, height, partial, progress)
-            check_manifest(manifest, snapshot.state_root(height))
+            _write_synced(partial / "head", head)
+            manifest = fill(partial)
             _write_synced(partial / "manifest", encode(manifest))
             sync_folder(partial)
             partial.rename(self._path(height))
@@ -122,6 +142,24 @@ class SnapshotFolder:
             return decode(kind, self._read(path))
         except Malformed as error:
             raise Fault(f"{path} is damaged ({error}): delete {path.parent} and use another snapshot") from None
+
+
+class SnapshotMaking:
+    """A view of the chain's file at one block, open until `finish`, which may run in another thread."""
+
+    def __init__(self, folder: SnapshotFolder, chain: Path) -> None:
+        self._folder = folder
+        with ExitStack() as stack:
+            records = Records(chain)
+            stack.callback(records.close)
+            self._snapshot = stack.enter_context(records.snapshot())
+            self._head = read_head(self._snapshot)
+            self._stack = stack.pop_all()
+
+    def finish(self, progress: Progress = no_progress) -> StateManifest:
+        """Cut, write and sync; the snapshot is there whole or not at all. Once only."""
+        with self._stack:
+            return self._folder.make_from(self._snapshot, self._head, progress)
 
 
 def _write_chunks(snapshot: RecordSnapshot, height: int, folder: Path, progress: Progress) -> StateManifest:

@@ -8,7 +8,7 @@ import pytest
 
 from flockchain.codec import decode, encode
 from flockchain.execution.block import BlockOutcome
-from flockchain.node.messages import BlockResponse, decode_message
+from flockchain.node.messages import BlockResponse, BlocksPruned, decode_message
 from flockchain.node.ports import Channel, Decided
 from flockchain.node.sync import BLOCKS_PER_COMMIT
 from flockchain.types.chain import Block
@@ -114,3 +114,50 @@ def test_an_observer_from_genesis_syncs_in_bounded_slices(behind: tuple[Cluster,
     cluster.run_to(BLOCKS, 60_000)
     assert fresh.height >= BLOCKS
     cluster.check_agreement()
+
+
+def test_a_peer_that_has_pruned_is_asked_for_newer_blocks_alone(behind: tuple[Cluster, Machine]) -> None:
+    """Two of three peers forgot the blocks up to 60: nobody is at fault, the third gives those."""
+    cluster, away = behind
+    pruned = {cluster.machines[0].id, cluster.machines[1].id}
+    for machine in cluster.machines[:2]:
+        forget_below(machine, 61)
+    told: list[bytes] = []
+    transmit = cluster.net.transmit
+
+    def listen(sender: bytes, target: bytes, channel: Channel, data: bytes) -> bool:
+        if channel is Channel.SYNC and isinstance(decode_message(channel, data), BlocksPruned):
+            told.append(sender)
+        return transmit(sender, target, channel, data)
+
+    cluster.net.transmit = listen  # type: ignore[method-assign]
+    cluster.restart(away)
+    cluster.run_to(BLOCKS, 60_000)
+    assert set(told) == pruned
+    assert max(told.count(peer) for peer in pruned) <= 4, "once it has said so it is asked no more"
+    assert away.network.penalties == []
+
+
+def test_blocks_that_nobody_holds_are_said_and_wait_for_somebody(
+    behind: tuple[Cluster, Machine], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster, away = behind
+    for machine in cluster.machines[:3]:
+        forget_below(machine, 61)
+    height = away.height
+    cluster.restart(away)
+    cluster.world.run_for(20_000)
+    assert away.height == height
+    assert away.network.penalties == []
+    assert capsys.readouterr().out.count("blocks-pruned") == 1
+    for machine in cluster.machines[:3]:
+        forget_below(machine, 1)
+        cluster.net.disconnect(away.id, machine.id)
+    cluster.world.run_for(1_000)
+    for machine in cluster.machines[:3]:
+        cluster.net.connect(away.id, machine.id)
+    cluster.run_to(BLOCKS, 60_000)
+
+
+def forget_below(machine: Machine, height: int) -> None:
+    machine.store.pruned_below = height

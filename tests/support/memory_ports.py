@@ -21,9 +21,11 @@ from flockchain.types.chain import (
     ProposalBody,
     SignedProposal,
     SignedVote,
+    Validator,
     VoteBody,
 )
-from flockchain.types.rows import Row, row_key
+from flockchain.types.light import LightBlock
+from flockchain.types.rows import Row, ValidatorSet, row_key
 from flockchain.types.tx import SignedTx, Tx
 
 
@@ -34,16 +36,34 @@ class MemoryStore:
         self._rows: dict[bytes, tuple[type[Row], bytes]] = {row_key(row): (type(row), encode(row)) for row in rows}
         self._blocks: list[tuple[bytes, bytes]] = []
         self.state_roots: list[bytes] = []
+        self.pruned_below = 1
+        """A test's way to let the store forget: blocks of lower heights are not given out."""
+        self._sets = {row.height: row for row in self.load_rows() if isinstance(row, ValidatorSet)}
+        """Every set ever: the state forgets them."""
 
     @property
     def height(self) -> int:
         return len(self._blocks)
 
     def block(self, height: int) -> Block | None:
-        return decode(Block, self._blocks[height - 1][0]) if 1 <= height <= self.height else None
+        return decode(Block, self._blocks[height - 1][0]) if self.pruned_below <= height <= self.height else None
 
     def commit(self, height: int) -> Commit | None:
-        return decode(Commit, self._blocks[height - 1][1]) if 1 <= height <= self.height else None
+        return decode(Commit, self._blocks[height - 1][1]) if self.pruned_below <= height <= self.height else None
+
+    @property
+    def first_height(self) -> int:
+        return min(self.pruned_below, self.height)
+
+    def light_block(self, height: int) -> LightBlock | None:
+        block, commit = self.block(height), self.commit(height)
+        if block is None or commit is None:
+            return None
+        sets = [
+            tuple(Validator(m.address, m.public_key, m.power) for m in self._sets[at].members)
+            for at in (height, height + 1)
+        ]
+        return LightBlock(block.header, commit, *sets)
 
     def load_rows(self) -> Iterator[Row]:
         for key in sorted(self._rows):
@@ -60,6 +80,8 @@ class MemoryStore:
         self._blocks.append((encode(block), encode(commit)))
         self.state_roots.append(outcome.state_root)
         for key, row in outcome.write_set.items():
+            if isinstance(row, ValidatorSet):
+                self._sets[row.height] = row
             if row is None:
                 self._rows.pop(key)
             else:

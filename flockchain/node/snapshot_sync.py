@@ -1,0 +1,423 @@
+"""Joining by a snapshot, before the node itself begins: find one, verify the header that proves it, fetch its parts.
+
+    DISCOVER   ask every peer how far its chain is and what it holds; a short chain is taken by blocks at once
+    HEADER     the header after the snapshot's block, by light-client rules (header_path.py): it names the state root
+    PARTS      the manifest, checked against that root; each chunk against the manifest; the head against the state
+
+Whoever sends something that does not verify is banned, and the rest is asked of others. When a snapshot has nobody
+left to give it, the next newest is tried, at most `MAX_CANDIDATES`; then the node takes blocks. Driven as the node is,
+by network events and a clock, so that the simulator can drive it too.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from flockchain.codec import decode, encode
+from flockchain.errors import Fault, Refused
+from flockchain.files import disk_faults
+from flockchain.genesis import Genesis
+from flockchain.light.refusals import NotVerified, TrustExpired
+from flockchain.node.header_path import HeaderPath
+from flockchain.node.messages import (
+    LightBlockRequest,
+    LightBlockResponse,
+    ManifestRequest,
+    ManifestResponse,
+    PartRequest,
+    PartResponse,
+    SnapshotOffer,
+    SnapshotOffers,
+    SnapshotsRequest,
+    decode_message,
+)
+from flockchain.node.ports import Channel, Clock, Network, NetworkEvent, PeerConnected, PeerId, PeerLost, Received
+from flockchain.node.restore import Snapshot, check_head, find_row
+from flockchain.state_chunks import check_chunk, check_manifest
+from flockchain.types.light import LightBlock
+from flockchain.types.rows import Chain, ValidatorSet
+from flockchain.types.snapshot import SnapshotHead, StateManifest
+
+log = structlog.get_logger()
+
+LONG_CHAIN_BLOCKS = 1_000
+"""A shorter chain is taken by blocks: that is a matter of seconds, and gives the whole history."""
+DISCOVERY_MS = 5_000
+"""Longest wait for the first peer, and for offers of others once one has answered."""
+ANSWER_TIMEOUT_MS = 10_000
+TICK_MS = 250
+MAX_CANDIDATES = 4
+MAX_REQUESTS = 8
+MAX_REQUESTS_PER_PEER = 4
+MAX_SILENCES = 2
+"""Unanswered questions after which a peer is not asked for this snapshot any more."""
+WRONG_POINTS = 100
+EMPTY_POINTS = 20
+"""For an offer without the bytes: a snapshot may have been deleted since, so a few are forgiven."""
+HEAD = 0
+_HEADER = -1
+_MANIFEST = -2
+"""Beside the numbers of parts, what a peer may be asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A whole verified snapshot, on disk, and the state root that a verified header names for it."""
+
+    snapshot: Snapshot
+    state_root: bytes
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """One snapshot that is being fetched."""
+
+    offer: SnapshotOffer
+    path: HeaderPath
+    sources: set[PeerId]
+    manifest: StateManifest | None = None
+    missing: list[int] = field(default_factory=list)
+    """Parts that nobody is being asked for, in the order to ask; the head comes after all chunks."""
+    silences: dict[PeerId, int] = field(default_factory=dict)
+    headerless: set[PeerId] = field(default_factory=set)
+    """Who did not have the header wanted now."""
+
+
+class SnapshotSync:
+    """Construct, `start`, feed `handle`; `on_done` is called once, with what was found or None: go on by blocks."""
+
+    def __init__(
+        self,
+        *,
+        genesis: Genesis,
+        trust: tuple[int, bytes] | None,
+        folder: Path,
+        network: Network,
+        clock: Clock,
+        on_done: Callable[[Found | None], None],
+    ) -> None:
+        """`folder` is scratch space on disk for the parts; `trust` a known (height, block id), else genesis."""
+        self._genesis = genesis
+        self._trust = trust
+        self._folder = folder
+        self._network = network
+        self._clock = clock
+        self._on_done = on_done
+        self._answers: dict[PeerId, SnapshotOffers] = {}
+        self._asked: dict[tuple[PeerId, int], int] = {}
+        """(peer, what it was asked for) -> when."""
+        self._tried: set[SnapshotOffer] = set()
+        self._banned: set[PeerId] = set()
+        self._unfaithful: set[PeerId] = set()
+        """Who offered a snapshot and did not give it: its other offers are not believed."""
+        self._contradicting: set[PeerId] = set()
+        """Peers whose block at the trusted height is another than the one that we were told to trust."""
+        self._candidate: _Candidate | None = None
+        self._started_ms = 0
+        self._first_answer_ms: int | None = None
+        self._is_done = False
+
+    def start(self) -> None:
+        self._started_ms = self._clock.now_ms()
+        for peer in self._network.peers():
+            self._greet(peer)
+        self._clock.call_later(TICK_MS, self._tick)
+
+    def handle(self, event: NetworkEvent) -> None:
+        """Take one network event; what is not about snapshots waits for the node."""
+        match event:
+            case PeerConnected(peer):
+                self._greet(peer)
+            case PeerLost(peer):
+                self._forget(peer)
+            case Received(peer, Channel.SYNC, data):
+                try:
+                    self._receive(peer, decode_message(Channel.SYNC, data))
+                except NotVerified as refusal:
+                    self._ban(peer, f"bad header for a snapshot: {refusal.message}")
+                except Refused as refusal:
+                    self._ban(peer, f"bad snapshot: {refusal.message}")
+                self._advance()
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    def _receive(self, peer: PeerId, message: object) -> None:
+        candidate = self._candidate
+        match message:
+            case SnapshotsRequest():  # it joins as we do
+                self._send(peer, SnapshotOffers(0, ()))
+            case SnapshotOffers():
+                self._take_offers(peer, message)
+            case LightBlockResponse(height, block) if candidate is not None:
+                if self._settle_question(peer, _HEADER) and candidate.path.found is None:
+                    self._take_header(candidate, peer, height, block)
+            case ManifestResponse(manifest=manifest) if candidate is not None:
+                if self._settle_question(peer, _MANIFEST) and candidate.manifest is None:
+                    self._take_manifest(candidate, peer, manifest)
+            case PartResponse(height, depth, part, data) if candidate is not None:
+                is_wanted = (height, depth) == (candidate.offer.height, candidate.offer.depth)
+                if is_wanted and self._settle_question(peer, part):
+                    self._take_part(candidate, peer, part, data)
+            case _:
+                pass  # for a node that runs
+
+    def _take_offers(self, peer: PeerId, offers: SnapshotOffers) -> None:
+        self._answers[peer] = offers
+        if self._first_answer_ms is None:
+            self._first_answer_ms = self._clock.now_ms()
+        if self._candidate is not None and self._candidate.offer in offers.offers and peer not in self._banned:
+            self._candidate.sources.add(peer)
+
+    def _take_header(self, candidate: _Candidate, peer: PeerId, height: int, block: LightBlock | None) -> None:
+        if block is None or height != candidate.path.wanted:
+            candidate.headerless.add(peer)
+            return
+        is_root = self._trust is not None and height == self._trust[0]
+        try:
+            candidate.path.offer(block, self._clock.now_ms())
+        except TrustExpired as refusal:
+            self._give_up(f"{refusal.message} ([sync] trust)")
+            return
+        except NotVerified as refusal:
+            if not is_root or refusal.code != "wrong-root":
+                raise
+            self._contradicting.add(peer)
+            candidate.headerless.add(peer)
+            return
+        candidate.headerless.clear()
+
+    def _take_manifest(self, candidate: _Candidate, peer: PeerId, manifest: StateManifest | None) -> None:
+        if manifest is None:
+            self._drop_source(candidate, peer)
+            return
+        if (manifest.height, manifest.depth) != (candidate.offer.height, candidate.offer.depth):
+            raise Refused("bad-manifest", f"the manifest is of height {manifest.height}, depth {manifest.depth}")
+        check_manifest(manifest, self._state_root(candidate))
+        candidate.manifest = manifest
+        candidate.missing = list(range(1, len(manifest.tops) + 1))
+
+    def _take_part(self, candidate: _Candidate, peer: PeerId, part: int, data: bytes) -> None:
+        """Keep a part that verifies; else it is missing again, and its sender at fault."""
+        assert candidate.manifest is not None
+        try:
+            if not data:
+                self._drop_source(candidate, peer)
+                candidate.missing.insert(0, part)
+                return
+            if part == HEAD:
+                self._check_head(candidate, data)
+            else:
+                check_chunk(candidate.manifest, part - 1, data)
+        except Refused:
+            candidate.missing.insert(0, part)
+            raise
+        self._write(part, data)
+        if part == HEAD:
+            self._finish(candidate, data)
+        elif not candidate.missing and not self._is_any_part_asked():
+            candidate.missing = [HEAD]
+
+    def _check_head(self, candidate: _Candidate, data: bytes) -> None:
+        snapshot = self._as_snapshot(candidate, data)
+        members = find_row(snapshot, ValidatorSet, candidate.offer.height)
+        check_head(decode(SnapshotHead, data), find_row(snapshot, Chain), members, self._genesis)
+
+    def _finish(self, candidate: _Candidate, head: bytes) -> None:
+        log.info("snapshot-fetched", height=candidate.offer.height, chunks=1 << candidate.offer.depth)
+        self._end(Found(self._as_snapshot(candidate, head), self._state_root(candidate)))
+
+    def _as_snapshot(self, candidate: _Candidate, head: bytes) -> Snapshot:
+        assert candidate.manifest is not None
+        return Snapshot(candidate.manifest, head, lambda index: self._read(index + 1))
+
+    def _state_root(self, candidate: _Candidate) -> bytes:
+        assert candidate.path.found is not None
+        return candidate.path.found.header.prev_state_root
+
+    # -- going on -----------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        if self._is_done:
+            return
+        self._clock.call_later(TICK_MS, self._tick)
+        now_ms = self._clock.now_ms()
+        for (peer, part), asked_ms in list(self._asked.items()):
+            if now_ms >= asked_ms + ANSWER_TIMEOUT_MS:
+                self._be_silent(peer, part)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Whatever can be done next."""
+        if self._is_done:
+            return
+        if self._candidate is None:
+            self._choose()
+        candidate = self._candidate
+        if candidate is None or self._is_done:
+            return
+        if candidate.path.found is None:
+            self._ask_header(candidate)
+        elif not candidate.sources:
+            self._abandon(candidate, "no peer is left that gives it")
+        elif candidate.manifest is None:
+            self._ask_manifest(candidate)
+        else:
+            self._ask_parts(candidate)
+
+    def _choose(self) -> None:
+        """Begin with the snapshot that most peers offer, the newest of those, once all who could answer have."""
+        peers, now_ms = set(self._network.peers()) - self._banned, self._clock.now_ms()
+        has_waited = now_ms >= (self._first_answer_ms or self._started_ms) + DISCOVERY_MS
+        if not has_waited and (not peers or not peers <= set(self._answers)):
+            return
+        answers = {peer: self._answers[peer] for peer in peers if peer in self._answers}
+        longest = max((answer.decided_height for answer in answers.values()), default=0)
+        if longest < LONG_CHAIN_BLOCKS:
+            self._give_up(f"the longest chain of {len(answers)} peers has {longest} blocks")
+            return
+        holders: dict[SnapshotOffer, set[PeerId]] = {}
+        least = (self._trust[0] if self._trust else 2) - 1
+        for peer, answer in answers.items():
+            for offer in answer.offers if peer not in self._unfaithful else ():
+                if least <= offer.height < answer.decided_height and offer not in self._tried:
+                    holders.setdefault(offer, set()).add(peer)
+        if len(self._tried) >= MAX_CANDIDATES:
+            self._give_up(f"{len(self._tried)} snapshots were tried and none was whole")
+        elif holders:
+            offer = max(holders, key=lambda one: (len(holders[one]), one.height, -one.depth))
+            path = HeaderPath(self._genesis, self._trust, offer.height + 1)
+            self._tried.add(offer)
+            self._candidate = _Candidate(offer, path, holders[offer])
+            log.info("snapshot-chosen", height=offer.height, chunks=1 << offer.depth, peers=len(holders[offer]))
+        elif has_waited:
+            self._give_up(f"{len(answers)} peers hold up to {longest} blocks and offer no snapshot to verify from here")
+
+    def _ask_header(self, candidate: _Candidate) -> None:
+        if any(what == _HEADER for _, what in self._asked):
+            return
+        height = candidate.path.wanted
+        able = sorted(
+            peer
+            for peer in self._usable(self._answers)
+            if self._answers[peer].decided_height >= height and peer not in candidate.headerless
+        )
+        peer = min(able, key=lambda one: candidate.silences.get(one, 0), default=None)
+        if peer is not None:
+            self._ask(peer, _HEADER, LightBlockRequest(height))
+            return
+        if self._contradicting and self._trust is not None and height == self._trust[0]:
+            raise Fault(
+                f"[sync] trust names block {self._trust[1].hex()} at height {height}, and {len(self._contradicting)} "
+                "peers have another there: correct it, or connect to peers of the chain that you mean"
+            )
+        self._abandon(candidate, f"no peer gives the header of height {height}")
+
+    def _ask_manifest(self, candidate: _Candidate) -> None:
+        if any(what == _MANIFEST for _, what in self._asked):
+            return
+        peer = min(sorted(candidate.sources), key=lambda one: candidate.silences.get(one, 0))
+        self._ask(peer, _MANIFEST, ManifestRequest(candidate.offer.height, candidate.offer.depth))
+
+    def _ask_parts(self, candidate: _Candidate) -> None:
+        while candidate.missing and len(self._asked) < MAX_REQUESTS:
+            burden = {peer: sum(asked == peer for asked, _ in self._asked) for peer in sorted(candidate.sources)}
+            free = [peer for peer, count in burden.items() if count < MAX_REQUESTS_PER_PEER]
+            if not free:
+                return
+            peer = min(free, key=lambda one: (candidate.silences.get(one, 0), burden[one]))
+            part = candidate.missing.pop(0)
+            if not self._ask(peer, part, PartRequest(candidate.offer.height, candidate.offer.depth, part)):
+                candidate.missing.insert(0, part)
+                candidate.sources.discard(peer)
+
+    def _abandon(self, candidate: _Candidate, reason: str) -> None:
+        """This snapshot does not work; the next one may."""
+        log.warning("snapshot-abandoned", height=candidate.offer.height, reason=reason)
+        self._candidate = None
+        self._asked.clear()
+        self._choose()
+
+    def _give_up(self, reason: str) -> None:
+        log.info("no-snapshot", reason=reason, then="blocks are taken from peers instead")
+        self._end(None)
+
+    def _end(self, found: Found | None) -> None:
+        self._is_done = True
+        self._on_done(found)
+
+    # -- peers and questions ------------------------------------------------------------------------------------------
+
+    def _greet(self, peer: PeerId) -> None:
+        self._send(peer, SnapshotsRequest())
+
+    def _send(self, peer: PeerId, message: object) -> bool:
+        return self._network.send(peer, Channel.SYNC, encode(message))
+
+    def _ask(self, peer: PeerId, what: int, question: object) -> bool:
+        if not self._send(peer, question):
+            return False
+        self._asked[peer, what] = self._clock.now_ms()
+        return True
+
+    def _settle_question(self, peer: PeerId, what: int) -> bool:
+        """Whether the peer was asked this; an answer to nothing is dropped."""
+        return self._asked.pop((peer, what), None) is not None
+
+    def _is_any_part_asked(self) -> bool:
+        return any(what >= 0 for _, what in self._asked)
+
+    def _usable(self, peers: dict[PeerId, SnapshotOffers]) -> list[PeerId]:
+        connected = set(self._network.peers())
+        return [peer for peer in peers if peer in connected and peer not in self._banned]
+
+    def _be_silent(self, peer: PeerId, what: int) -> None:
+        """A question was not answered in time: others are asked, and this peer later, a few times."""
+        self._unask(peer, what)
+        if self._candidate is not None:
+            silences = self._candidate.silences
+            silences[peer] = silences.get(peer, 0) + 1
+            if silences[peer] >= MAX_SILENCES:
+                self._candidate.sources.discard(peer)
+                self._candidate.headerless.add(peer)
+
+    def _unask(self, peer: PeerId, what: int) -> None:
+        self._asked.pop((peer, what), None)
+        if what >= 0 and self._candidate is not None:
+            self._candidate.missing.insert(0, what)
+
+    def _drop_source(self, candidate: _Candidate, peer: PeerId) -> None:
+        candidate.sources.discard(peer)
+        self._unfaithful.add(peer)
+        self._network.penalize(peer, EMPTY_POINTS, f"offered snapshot {candidate.offer.height} and does not give it")
+
+    def _ban(self, peer: PeerId, reason: str) -> None:
+        log.warning("peer-at-fault", peer=peer.hex(), reason=reason)
+        self._banned.add(peer)
+        self._forget(peer)
+        self._network.penalize(peer, WRONG_POINTS, reason)
+
+    def _forget(self, peer: PeerId) -> None:
+        self._answers.pop(peer, None)
+        for asked, what in list(self._asked):
+            if asked == peer:
+                self._unask(peer, what)
+        if self._candidate is not None:
+            self._candidate.sources.discard(peer)
+
+    # -- parts on disk ------------------------------------------------------------------------------------------------
+
+    def _write(self, part: int, data: bytes) -> None:
+        with disk_faults(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / str(part)).write_bytes(data)
+
+    def _read(self, part: int) -> bytes:
+        with disk_faults(self._folder):
+            return (self._folder / str(part)).read_bytes()
+
+    def discard(self) -> None:
+        """Forget the parts on disk, once they were restored or are of no use."""
+        shutil.rmtree(self._folder, ignore_errors=True)
