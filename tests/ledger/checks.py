@@ -8,7 +8,7 @@ from flockchain.codec import decode, encode
 from flockchain.execution.block import BlockOutcome
 from flockchain.execution.genesis import load_state
 from flockchain.execution.invariants import assert_all
-from flockchain.execution.staking import MAX_RELEASES_PER_BLOCK
+from flockchain.execution.release import MAX_RELEASES_PER_BLOCK
 from flockchain.execution.state import State
 from flockchain.state_tree import StateTree
 from flockchain.types.chain import Block

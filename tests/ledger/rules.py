@@ -26,7 +26,7 @@ from flockchain.txs import (
 )
 from flockchain.types.rows import Stake, Task, ValidatorRow
 from flockchain.types.task import Holdout, JudgeSpec, PhaseSpec, RewardSpec, TaskSpec
-from tests.ledger import changes, duties
+from tests.ledger import changes, delegating, duties
 from tests.ledger.choices import pick_duty, pick_task, pick_validator
 from tests.ledger.dice import Dice
 from tests.ledger.reports import report_seals, report_submissions, report_validator
@@ -73,6 +73,9 @@ def make_transfer(world: World, dice: Dice) -> Attempt:
 
 
 def make_claim_rewards(world: World, dice: Dice) -> Attempt:
+    earned = delegating.claim_earned(world, dice) if dice.below(2) else None
+    if earned is not None:
+        return Attempt(*earned)
     validator = pick_validator(world, dice)
     return Attempt(world.names[validator.owner], claim_rewards.Body(validator.address))
 
@@ -81,7 +84,12 @@ def make_claim_rewards(world: World, dice: Dice) -> Attempt:
 
 
 def make_stake(world: World, dice: Dice) -> Attempt:
-    return dice.pick([_join_task, _join_task, _join_task, _top_up, _join_validators])(world, dice)
+    make = dice.pick([_join_task, _join_task, _join_task, _top_up, _join_validators, _delegate, _delegate])
+    return make(world, dice)
+
+
+def _delegate(world: World, dice: Dice) -> Attempt:
+    return Attempt(*dice.pick([delegating.delegate, delegating.delegate, delegating.offer_share])(world, dice))
 
 
 def _join_validators(world: World, dice: Dice) -> Attempt:
@@ -123,8 +131,15 @@ def _top_up(world: World, dice: Dice) -> Attempt:
 
 
 def make_unstake(world: World, dice: Dice) -> Attempt:
-    """Of a task's bond, or one time in eight of a validator's: all, a part, a rest below the minimum, too much."""
+    """Of a task's bond, of a delegation, or one time in eight of a validator's bond: all, a part, or too much."""
+    undelegated = delegating.undelegate(world, dice) if dice.is_one_in(3) else None
+    if undelegated is not None:
+        return Attempt(*undelegated)
     bonds = [row for row in world.state.iterate(Stake) if row.owner in world.names]
+    leaving = [row for row in bonds if row.leaving]
+    if leaving and dice.below(2):  # makes room for others in its task
+        bond = dice.pick(leaving)
+        return Attempt(world.names[bond.owner], unstake.Body(bond.target, bond.amount_uflk))
     wanted = "validator:" if dice.is_one_in(8) else "task:"
     bond = dice.pick([row for row in bonds if row.target.startswith(wanted)] or bonds)
     amount = dice.pick([bond.amount_uflk, bond.amount_uflk // 2, 1, bond.amount_uflk - 1, bond.amount_uflk + 1])
@@ -139,6 +154,8 @@ def make_unjail(world: World, dice: Dice) -> Attempt:
 
 def make_edit_validator(world: World, dice: Dice) -> Attempt:
     validator = pick_validator(world, dice)
+    if dice.is_one_in(4):
+        return Attempt(*delegating.change_share(world, dice, validator))
     owner, name = world.names[validator.owner], world.validator_names[validator.address]
     if dice.is_one_in(4):
         head = world.offer_beacon(name) if not dice.is_one_in(8) else b"short"

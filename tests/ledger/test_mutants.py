@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from flockchain.errors import Refused
-from flockchain.execution import block, income, payout, phases, staking, transactions
+from flockchain.execution import block, income, payout, phases, release, slashing, transactions
 from flockchain.execution.context import Context
 from flockchain.types.rows import Account, Unbonding
 from tests.ledger.golden import BLOCKS, OPS, SEEDS
@@ -18,7 +18,7 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 
 def lose_what_is_slashed(patch: pytest.MonkeyPatch) -> None:
     """Slashed stake reaches nobody."""
-    patch.setattr(staking, "increase_community_pool", lambda state, amount: None)
+    patch.setattr(slashing, "increase_community_pool", lambda state, amount: None)
 
 
 def draw_from_memory(patch: pytest.MonkeyPatch) -> None:
@@ -35,14 +35,14 @@ def draw_from_memory(patch: pytest.MonkeyPatch) -> None:
 
 def release_a_moment_late(patch: pytest.MonkeyPatch) -> None:
     """Unbonding ends after its time and not at it."""
-    real = staking.process_unbonding
+    real = release.process_unbonding
 
-    def release(context: Context) -> None:
+    def process(context: Context) -> None:
         entry = context.state.first(Unbonding)
         if entry is None or entry.release_ms != context.time_ms:
             real(context)
 
-    patch.setattr(block, "process_unbonding", release)
+    patch.setattr(block, "process_unbonding", process)
 
 
 def forget_a_deadline(patch: pytest.MonkeyPatch) -> None:

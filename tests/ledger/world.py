@@ -44,6 +44,8 @@ def make_world_genesis() -> Genesis:
             max_validators=6,
             max_unbondings_per_bond=3,
             beacon_delay_blocks=5,
+            max_delegated_multiple=2,
+            max_delegators=4,
             min_validator_bond_uflk=1_000 * UFLK_PER_FLK,
         ),
         tasks=TaskParams(max_open_tasks=2, max_participants=12, benched_rounds=1),
