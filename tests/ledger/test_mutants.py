@@ -10,7 +10,7 @@ from flockchain.errors import Refused
 from flockchain.execution import block, income, payout, phases, release, slashing, transactions
 from flockchain.execution.context import Context
 from flockchain.types.rows import Account, Unbonding
-from tests.ledger.golden import BLOCKS, OPS, SEEDS
+from tests.ledger.golden import BLOCKS, OPS
 from tests.ledger.run import Finding, play
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -95,7 +95,7 @@ MUTANTS: tuple[tuple[Patch, str], ...] = (
 
 
 def play_all() -> None:
-    for seed in SEEDS:
+    for seed in range(1, 9):
         play(seed, BLOCKS, OPS)
 
 
