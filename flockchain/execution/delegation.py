@@ -19,7 +19,7 @@ from flockchain.errors import Refused
 from flockchain.execution.balances import decrease_balance, increase_balance, increase_community_pool
 from flockchain.execution.context import Context
 from flockchain.execution.lots import add_lot, compute_forgotten_ms, sum_after, take_lots
-from flockchain.execution.staking import parse_target, touch_bond
+from flockchain.execution.staking import get_stake, parse_target, touch_bond
 from flockchain.execution.state import State
 from flockchain.execution.unbonding import add_entry, drop_reference
 from flockchain.params import PPM
@@ -28,7 +28,7 @@ from flockchain.types.rows import Delegation, DelegationMove, DelegationPool, Lo
 
 MAX_SHARES = 2**62
 _MOVES_FORGOTTEN_AT_ONCE = 2
-"""By each move, so that the index of moves does not outgrow those of one unbonding time."""
+"""By each move and release, so that the index of moves does not outgrow those of one unbonding time."""
 
 
 def get_pool(state: State, delegate: bytes, target: str) -> DelegationPool | None:
@@ -107,8 +107,9 @@ def begin_undelegation(context: Context, pool: DelegationPool, delegation: Deleg
     _note_move(context, pool, delegation.delegator)
 
 
-def drop_delegation_entry(state: State, entry: Unbonding) -> None:
+def drop_delegation_entry(context: Context, entry: Unbonding) -> None:
     """A released entry leaves its delegation, and the delegation its pool when it was the last."""
+    state = context.state
     delegation = state.get(Delegation, entry.delegate, entry.target, entry.owner)
     delegation = msgspec.structs.replace(delegation, unbonding=drop_reference(delegation.unbonding, entry))
     if delegation.shares or delegation.unbonding:
@@ -117,6 +118,15 @@ def drop_delegation_entry(state: State, entry: Unbonding) -> None:
     state.delete(Delegation, entry.delegate, entry.target, entry.owner)
     pool = state.get(DelegationPool, entry.delegate, entry.target)
     state.put(msgspec.structs.replace(pool, delegators=pool.delegators - 1))
+    _forget_moves(context, pool)
+
+
+def drop_idle_pool(state: State, delegate: bytes, target: str) -> None:
+    """Forget the offer of a delegate whose own bond is gone, once nothing of others is left in it or on its way out."""
+    pool = get_pool(state, delegate, target)
+    if pool is not None and not pool.delegators and get_stake(state, delegate, target) is None:
+        assert pool.amount_uflk == pool.rewards_uflk == 0
+        state.delete(DelegationPool, delegate, target)
 
 
 def pay_earned(context: Context, pool: DelegationPool, delegation: Delegation) -> tuple[DelegationPool, Delegation]:
@@ -158,13 +168,17 @@ def find_newcomers(state: State, pool: DelegationPool, as_of_height: int) -> Ite
 
 
 def _note_move(context: Context, pool: DelegationPool, delegator: bytes) -> None:
+    _forget_moves(context, pool)
+    context.state.put(DelegationMove(pool.delegate, pool.target, context.height, delegator, context.time_ms))
+
+
+def _forget_moves(context: Context, pool: DelegationPool) -> None:
     state = context.state
     for _ in range(_MOVES_FORGOTTEN_AT_ONCE):
         oldest = state.first(DelegationMove, pool.delegate, pool.target)
         if oldest is None or oldest.time_ms >= compute_forgotten_ms(context):
             break
         state.delete(DelegationMove, oldest.delegate, oldest.target, oldest.height, oldest.delegator)
-    state.put(DelegationMove(pool.delegate, pool.target, context.height, delegator, context.time_ms))
 
 
 # -- income -----------------------------------------------------------------------------------------------------------

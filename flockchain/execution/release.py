@@ -4,7 +4,7 @@ import msgspec
 
 from flockchain.execution.balances import increase_balance
 from flockchain.execution.context import Context
-from flockchain.execution.delegation import drop_delegation_entry
+from flockchain.execution.delegation import drop_delegation_entry, drop_idle_pool
 from flockchain.execution.staking import put_stake
 from flockchain.execution.state import State
 from flockchain.execution.unbonding import drop_reference
@@ -22,9 +22,10 @@ def process_unbonding(context: Context) -> None:
             return
         state.delete(Unbonding, entry.release_ms, entry.owner, entry.target, entry.sequence)
         if entry.delegate:
-            drop_delegation_entry(state, entry)
+            drop_delegation_entry(context, entry)
         else:
             _drop_bond_entry(state, entry)
+        drop_idle_pool(state, entry.delegate or entry.owner, entry.target)
         increase_balance(state, entry.owner, entry.amount_uflk)
         context.add_receipt("unbonded", entry.owner, entry.amount_uflk, f"unbonding of {entry.target} is complete")
 

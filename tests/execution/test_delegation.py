@@ -482,6 +482,18 @@ def test_the_writes_of_a_slash_do_not_grow_with_the_delegators_that_did_not_move
     assert written[0] == written[1]
 
 
+def test_an_offer_is_forgotten_when_its_delegate_and_all_delegators_have_left() -> None:
+    """Whoever leaves last takes the pool's row along; nothing of others is in it by then."""
+    for first, second in (("owner0", "alice"), ("alice", "owner0")):
+        ledger = make_ledger()
+        ledger.must("alice", to_val0(5 * FLK))
+        for name in (first, second):
+            ledger.must(name, from_val0(5 * FLK) if name == "alice" else unstake.Body(TARGET, BOND_UFLK))
+            assert ledger.state.find(DelegationPool, OWNER0, TARGET) is not None
+            ledger.produce(elapsed_ms=UNBONDING_MS)
+        assert ledger.state.find(DelegationPool, OWNER0, TARGET) is None
+
+
 def test_moves_are_forgotten_after_the_unbonding_time() -> None:
     ledger = make_ledger()
     ledger.must("alice", to_val0(5 * FLK))

@@ -13,7 +13,17 @@ from flockchain.execution.staking import make_validator_target
 from flockchain.genesis import sign_possession
 from flockchain.txs import claim_rewards, edit_validator, fund_task, slash, stake, transfer, unjail, unstake
 from flockchain.types.chain import PREVOTE, SignedVote, VoteBody
-from flockchain.types.rows import Account, Chain, DelegationPool, RecentBlock, Stake, Unbonding, ValidatorRow, row_key
+from flockchain.types.rows import (
+    Account,
+    Chain,
+    Delegation,
+    DelegationPool,
+    RecentBlock,
+    Stake,
+    Unbonding,
+    ValidatorRow,
+    row_key,
+)
 from flockchain.types.task import Holdout
 from tests.execution.stories import enroll, make_quick_genesis
 from tests.support.ledger import ACCOUNTS, BOND_UFLK, Ledger, make_address, make_beacon_chain, make_key
@@ -185,6 +195,32 @@ def test_the_full_check_sees_each_broken_row(kind: type, field: str, sentence: s
     row = ledger.state.first(kind)
     assert row is not None
     ledger.state.put(replace(row, **{field: getattr(row, field) + 1}))
+    with pytest.raises(AssertionError, match=sentence):
+        assert_all(ledger.state)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "change", "sentence"),
+    [
+        (DelegationPool, "amount_uflk", 1, "the supply is"),
+        (DelegationPool, "rewards_uflk", -1, "the supply is"),
+        (DelegationPool, "pending_uflk", 2, "uflk earned"),
+        (DelegationPool, "index_nuflk", 10**9, "uflk earned"),
+        (DelegationPool, "shares", 1, "the shares of a pool"),
+        (DelegationPool, "delegators", 1, "the pool says 2"),
+        (Delegation, "shares", -1, "the shares of a pool"),
+    ],
+)
+def test_the_full_check_sees_each_broken_pool(kind: type, field: str, change: int, sentence: str) -> None:
+    ledger = Ledger(make_quick_genesis())
+    ledger.must("owner0", offer_share("val0", 1_000_000))
+    target, owner = make_validator_target(make_address("val0")), make_address("owner0")
+    ledger.must("alice", stake.Body(target, 5_000_000_000, delegate=owner))
+    ledger.skip(4_000, blocks=4)
+    assert_all(ledger.state)
+    row = ledger.state.first(kind)
+    assert row is not None
+    ledger.state.put(replace(row, **{field: getattr(row, field) + change}))
     with pytest.raises(AssertionError, match=sentence):
         assert_all(ledger.state)
 
