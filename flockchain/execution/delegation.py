@@ -24,6 +24,7 @@ from flockchain.execution.state import State
 from flockchain.execution.unbonding import add_entry, drop_reference
 from flockchain.params import PPM
 from flockchain.types.delegation import INDEX_SCALE, compute_earned_uflk, compute_worth_uflk, get_share_ppm
+from flockchain.types.ids import I63_MAX
 from flockchain.types.rows import Delegation, DelegationMove, DelegationPool, Lot, Unbonding, ValidatorRow
 
 MAX_SHARES = 2**62
@@ -102,7 +103,7 @@ def begin_undelegation(context: Context, pool: DelegationPool, delegation: Deleg
     pool = msgspec.structs.replace(pool, amount_uflk=pool.amount_uflk - amount_uflk, shares=pool.shares - shares)
     if not pool.shares:
         increase_community_pool(context.state, pool.rewards_uflk + pool.amount_uflk)
-        pool = msgspec.structs.replace(pool, amount_uflk=0, rewards_uflk=0, pending_uflk=0)
+        pool = msgspec.structs.replace(pool, amount_uflk=0, rewards_uflk=0, pending_uflk=0, index_nuflk=0)
     put_pool(context, pool)
     _note_move(context, pool, delegation.delegator)
 
@@ -190,7 +191,8 @@ def give_delegators_part(
     """Give the delegators their part of what the whole bond earned; returns it, and the rest is the delegate's.
 
     The part is `income * d / (own + d) * share`, rounded down once, where d is what of the delegations counts.
-    `as_of_height`: only stake that stood then earns; None: all of it.
+    `as_of_height`: only stake that stood then earns; None: all of it. An index at its limit (nine thousand FLK for each
+    uflk staked) rises no more: what comes then waits in the pool and goes with its dust.
     """
     late = {} if as_of_height is None else dict(_find_late(context.state, pool, as_of_height))
     earning = pool.shares - sum(late.values())
@@ -200,7 +202,7 @@ def give_delegators_part(
         return 0
     part = income_uflk * counted * get_share_ppm(pool, context.time_ms) // ((own_uflk + counted) * PPM)
     to_share = pool.pending_uflk + part
-    rise = to_share * INDEX_SCALE // earning
+    rise = min(to_share * INDEX_SCALE // earning, I63_MAX - pool.index_nuflk)
     used = -(-rise * earning // INDEX_SCALE)
     pool = msgspec.structs.replace(pool, rewards_uflk=pool.rewards_uflk + part, pending_uflk=to_share - used)
     raised = msgspec.structs.replace(pool, index_nuflk=pool.index_nuflk + rise)

@@ -132,7 +132,7 @@ class DelegationPool(Canonical, frozen=True):
     pending_uflk: Uflk
     """What of the rewards is too little to raise the index."""
     index_nuflk: UInt
-    """Thousand-millionths of one uflk that one share has earned since the pool began; it never falls."""
+    """Thousand-millionths of one uflk that one share has earned; it begins at 0 when the pool was empty."""
 
 
 class Delegation(Canonical, frozen=True):

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from msgspec.structs import replace
 
+from flockchain.codec import decode, encode
 from flockchain.execution.balances import get_account, increase_community_pool
 from flockchain.execution.context import Context
 from flockchain.execution.delegation import (
@@ -23,6 +24,7 @@ from flockchain.execution.slashing import slash_bond
 from flockchain.execution.staking import make_validator_target
 from flockchain.params import PPM
 from flockchain.types.delegation import compute_earned_uflk, compute_worth_uflk
+from flockchain.types.ids import I63_MAX
 from flockchain.types.rows import Chain, DelegationPool, Stake
 from tests.execution.stories import make_quick_genesis
 from tests.support.ledger import ACCOUNTS, make_address
@@ -152,6 +154,34 @@ class Pool:
         assert money == self.state.get(Chain).supply_uflk
         assert_pools(self.state)
         assert_bonds(self.state)
+
+
+def test_an_index_at_its_limit_rises_no_more_and_loses_nothing() -> None:
+    """One share left of those that stood for a round, and a reward of 40,000 FLK: without a limit the index would not
+    fit its row, and no node could write the block. The rest of the pool's money stays, and the next pool begins anew.
+    """
+    pool = Pool(random.Random(0))
+    who, height = pool.people[0], 10
+    pool.context = Context(pool.state, 1, 1, proposer=b"")
+    increase_delegation(pool.context, who, pool.row, 1)
+    pool.context = Context(pool.state, height, height, proposer=b"")
+    increase_delegation(pool.context, who, pool.row, 10**6)
+    pool.state.put(replace(pool.row, index_nuflk=I63_MAX - 10**18))
+    delegation = get_delegation(pool.state, DELEGATE, TARGET, who)
+    assert delegation is not None
+    pool.state.put(replace(delegation, index_nuflk=I63_MAX - 10**18))
+    part = give_delegators_part(pool.context, pool.row, 1, 40_000 * 10**6, height - 1)
+    assert pool.row.index_nuflk == I63_MAX
+    assert decode(DelegationPool, encode(pool.row)) == pool.row
+    paid = sum(receipt.amount_uflk for receipt in pool.context.receipts)
+    assert paid == 10**9
+    assert pool.row.rewards_uflk + paid == part
+    delegation = get_delegation(pool.state, DELEGATE, TARGET, who)
+    assert delegation is not None
+    begin_undelegation(pool.context, pool.row, delegation, pool.worth(who))
+    assert (pool.row.index_nuflk, pool.row.rewards_uflk) == (0, 0)
+    increase_delegation(pool.context, who, pool.row, 10**6)
+    assert pool.earned(who) == 0
 
 
 def test_thousands_of_moves_agree_with_exact_fractions() -> None:
