@@ -1,7 +1,7 @@
 """Memory that Python freed, given back to the machine.
 
-A training step frees hundreds of megabytes of activations, which glibc keeps in its heap for the next one. A trainer then
-waits for minutes while the committee judges on the same machine: what it does not use should be the machine's.
+A training step frees hundreds of megabytes of activations, which glibc keeps in its heap for the next one. A trainer
+then waits for minutes while the committee judges on the same machine: what it does not use should be the machine's.
 """
 
 import ctypes
@@ -10,7 +10,7 @@ import sys
 
 
 def return_freed_memory() -> bool:
-    """Return freed heap pages to the system (``malloc_trim(3)``); False where the C library cannot, which is no harm."""
+    """Return freed heap pages to the system (``malloc_trim(3)``); False where the C library cannot: no harm."""
     gc.collect()
     if sys.platform != "linux":
         return False
