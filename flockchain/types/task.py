@@ -12,7 +12,18 @@ Precision = Literal["bf16", "fp32", "nf4"]
 LoraMode = Literal["shared_a", "alternating", "stacked"]
 BUILT_PRECISIONS = ("bf16", "fp32")
 BUILT_MODES = ("shared_a",)
-BUILT_AGGREGATORS = ("coordinate_median", "mean_norm_clip", "trimmed_mean")
+BUILT_AGGREGATORS = (
+    "bulyan",
+    "centered_clipping",
+    "coordinate_median",
+    "geometric_median",
+    "krum",
+    "mean",
+    "mean_norm_clip",
+    "multi_krum",
+    "sign_majority",
+    "trimmed_mean",
+)
 """What the learners of this version can run; a test holds them equal to what `ml` has built."""
 RewardRule = Literal["flalliance", "merit"]
 Status = Literal["scored", "unavailable", "malformed", "copy", "abstain"]

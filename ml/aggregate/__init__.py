@@ -13,9 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from ml.adapter import Array, GlobalAdapter
-from ml.spec import GLOBAL_LIMIT, GRID_EXTRA_BITS, AdapterSpec
+from ml.spec import GLOBAL_LIMIT, GRID_EXTRA_BITS, UPDATE_LIMIT, AdapterSpec
 
 PPM = 1_000_000
+MAX_UPDATES = 2**63 // (2 * UPDATE_LIMIT * 2**GRID_EXTRA_BITS * PPM) - 1
+"""Beyond so many inputs twice the numerator of a weighted sum could leave int64."""
 BLOCK_VALUES = 65_536
 """Values of one module combined at once: 512 KiB in int64, within a core's cache."""
 
@@ -53,10 +55,18 @@ def get_rule(name: str) -> Rule:
     return rule
 
 
+MIXING = "nearest_neighbour_mixing+"
+"""Before a rule's name: each update is first replaced by the mean of its nearest neighbours (ml/mixing.py)."""
+
+
 def aggregate(
     rule: str, updates: Mapping[str, Mapping[str, Any]], spec: AdapterSpec, *, norm_cap: int = 0
 ) -> Aggregate:
     """Combine the valid updates of a round, by root (hex), under the named rule."""
+    if rule.startswith(MIXING):
+        from ml.mixing import mix_neighbours
+
+        rule, updates = rule.removeprefix(MIXING), mix_neighbours(updates, spec)
     return get_rule(rule).aggregate(updates, spec, norm_cap=norm_cap)
 
 
@@ -89,10 +99,21 @@ def stream(
         for start in range(0, out.size, block):
             blocks = np.stack([values[start : start + block] for values in flat])
             combined = rule.combine_block(blocks, coefficients)
-            assert combined.size == 0 or int(np.abs(combined).max()) <= 127 << GRID_EXTRA_BITS
+            assert combined.size == 0 or int(np.abs(combined).max()) <= UPDATE_LIMIT << GRID_EXTRA_BITS
             out[start : start + block] = combined
         delta[module] = out.reshape(shape)
     return delta
+
+
+def combine_weighted(blocks: Array, coefficients_ppm: Sequence[int]) -> Array:
+    """round_half_even(2^f * sum(k_i * q_i) / sum(k_i)): int8 (n, values) -> int64 (values,)."""
+    assert len(blocks) == len(coefficients_ppm)
+    assert all(0 <= k <= PPM for k in coefficients_ppm)
+    assert 0 < len(blocks) <= MAX_UPDATES
+    total = np.zeros(blocks.shape[1], np.int64)
+    for values, coefficient in zip(blocks, coefficients_ppm, strict=True):
+        total += values.astype(np.int64) * coefficient
+    return divide_half_even(total << GRID_EXTRA_BITS, sum(coefficients_ppm))
 
 
 def divide_half_even(numerator: Array, denominator: int) -> Array:

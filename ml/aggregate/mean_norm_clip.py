@@ -16,13 +16,11 @@ from typing import Any
 import numpy as np
 
 from ml.adapter import Array
-from ml.aggregate import BLOCK_VALUES, PPM, Aggregate, divide_half_even, stream
+from ml.aggregate import BLOCK_VALUES, MAX_UPDATES, PPM, Aggregate, divide_half_even, stream
 from ml.norms import norm2
 from ml.spec import GRID_EXTRA_BITS, AdapterSpec
 
 RULE: Any = sys.modules[__name__]
-MAX_UPDATES = 2**63 // (2 * 127 * 2**GRID_EXTRA_BITS * PPM) - 1
-"""Beyond so many inputs twice the numerator could leave int64."""
 
 
 def aggregate(

@@ -132,8 +132,8 @@ def test_a_zero_update_and_an_empty_round_are_refused() -> None:
 
 
 def test_an_unknown_rule_is_named_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"unknown aggregator 'krum'; known: .*mean_norm_clip"):
-        get_rule("krum")
+    with pytest.raises(ValueError, match=r"unknown aggregator 'best'; known: .*mean_norm_clip"):
+        get_rule("best")
 
 
 @given(st.lists(st.integers(-(2**55), 2**55), min_size=1), st.integers(1, 2**40))
@@ -184,7 +184,8 @@ class TestEveryRule:
     def test_one_coefficient_per_input_in_the_order_of_roots(self, rule: str) -> None:
         coefficients = aggregate(rule, dict(reversed(UPDATES.items())), SPEC).coefficients_ppm
         assert list(coefficients) == sorted(UPDATES)
-        assert all(0 <= value <= 10**6 for value in coefficients.values())
+        assert min(coefficients.values()) >= 0
+        assert sum(coefficients.values()) <= len(UPDATES) * 10**6
 
 
 def test_thread_counts_give_the_same_bytes() -> None:
