@@ -81,14 +81,14 @@ class ScoringBase:
 
     def score(self, blocks: Sequence[Block], factors: Mapping[str, Array] | None = None) -> list[BlockLoss]:
         """Losses in the order of the blocks; `factors` are float32 B by module, None for the bare base."""
-        with self._merged(factors or {}):
+        with self.merged(factors or {}):
             return [loss for at in range(0, len(blocks), BATCH_BLOCKS) for loss in self._score_batch(blocks, at)]
 
     def score_domains(
         self, holdouts: Mapping[str, Sequence[Block]], factors: Mapping[str, Array] | None
     ) -> dict[str, list[BlockLoss]]:
         """Losses by domain, the adapter merged once. No batch crosses domains, so each equals its `score`."""
-        with self._merged(factors or {}):
+        with self.merged(factors or {}):
             return {domain: self.score(blocks) for domain, blocks in holdouts.items()}
 
     def score_cached(self, root: str, factors: Mapping[str, Array] | None, blocks: Sequence[Block]) -> list[BlockLoss]:
@@ -104,7 +104,8 @@ class ScoringBase:
         return losses
 
     @contextmanager
-    def _merged(self, factors: Mapping[str, Array]) -> Iterator[None]:
+    def merged(self, factors: Mapping[str, Array]) -> Iterator[None]:
+        """While the block runs, the model's weights carry the adapter; afterwards they are the base's again."""
         try:
             for module, factor in sorted(factors.items()):
                 original = self._originals[module]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ class Poisoner(FileTrainer):
 
     def __call__(self, model: Model, train_spec: TrainSpec, start: GlobalAdapter | None) -> tuple[Update, int]:
         from ml.attacks import AttackContext, craft_attack
+        from ml.backdoor import make_backdoor
         from ml.memory import return_freed_memory
 
         context = AttackContext(
@@ -133,6 +135,7 @@ class Poisoner(FileTrainer):
             global_adapter=start,
             norm_cap=model.norm_cap,
             progress=self._progress,
+            goal=make_backdoor(partial(BaseTokenizer(model.base_dir).encode, add_special_tokens=False)),
         )
         update = craft_attack(self.attack, context)
         return_freed_memory()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ml.adapter import Update
+from ml.backdoor import Backdoor
 from ml.data import Block
 from ml.norms import norm2
 from ml.spec import UPDATE_LIMIT, AdapterSpec, TrainSpec
@@ -34,6 +35,10 @@ class AttackContext:
     norm_cap: int = 0
     """The largest |BA|^2 that ingress lets pass; 0 for none."""
     progress: Callable[[int, int, float], None] | None = None
+    goal: Backdoor | None = None
+    """What a backdoor is to do."""
+    scale_milli: int = 0
+    """Thousandths by which a backdoor multiplies its update; 0 for as large as the rules let it be."""
 
     @property
     def all_blocks(self) -> list[Block]:
@@ -62,16 +67,17 @@ def scale_to_largest(update: Mapping[str, Any], spec: AdapterSpec, norm_cap: int
     if largest == 0:
         raise ValueError("the update is zero: no factor makes it larger")
     factor = UPDATE_LIMIT * SCALE_UNIT // largest
-    scaled = _multiply(update, factor)
+    scaled = multiply(update, factor / SCALE_UNIT)
     while norm_cap and norm2(scaled, spec) > norm_cap and factor:
         # Norms grow with the factor but for rounding: a step down of 1/16 ends within the cap soon.
         factor -= max(1, factor // 16)
-        scaled = _multiply(update, factor)
+        scaled = multiply(update, factor / SCALE_UNIT)
     return scaled
 
 
-def _multiply(update: Mapping[str, Any], factor: int) -> Update:
+def multiply(update: Mapping[str, Any], factor: float) -> Update:
+    """The update times a factor on its own grid: halves to even, saturated at +-127."""
     return {
-        module: np.rint(np.asarray(values, np.int64) * factor / SCALE_UNIT).astype(np.int8)
+        module: np.clip(np.rint(np.asarray(values, np.int64) * factor), -UPDATE_LIMIT, UPDATE_LIMIT).astype(np.int8)
         for module, values in sorted(update.items())
     }
