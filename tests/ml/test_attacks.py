@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ml.attacks import AttackContext, craft_attack, list_attacks, scale_to_largest
+from ml.backdoor import Backdoor
 from ml.base import base_hash
 from ml.data import Block, make_blocks
 from ml.domains import DOMAINS, read_domain
@@ -41,20 +42,20 @@ def blocks(tiny_tokenizer: Any) -> dict[str, list[Block]]:
 
 @pytest.fixture
 def context(tiny_model: Any, spec: AdapterSpec, blocks: dict[str, list[Block]]) -> AttackContext:
-    return AttackContext(tiny_model, spec, TRAIN, blocks)
+    return AttackContext(tiny_model, spec, TRAIN, blocks, goal=Backdoor((64, 35, 64), (77, 65, 76)))
 
 
 def test_every_attack_is_listed_with_its_source() -> None:
     import importlib
 
-    assert list_attacks() == ("corrupt_labels", "gradient_ascent", "scaled_noise", "sign_flip")
+    assert list_attacks() == ("backdoor", "corrupt_labels", "gradient_ascent", "scaled_noise", "sign_flip")
     for name in list_attacks():
         source = importlib.import_module(f"ml.attacks.{name}").__doc__ or ""
         assert "et al." in source
 
 
 def test_an_unknown_attack_says_which_are_known(context: AttackContext) -> None:
-    with pytest.raises(ValueError, match="corrupt_labels, gradient_ascent, scaled_noise, sign_flip"):
+    with pytest.raises(ValueError, match="backdoor, corrupt_labels, gradient_ascent, scaled_noise, sign_flip"):
         craft_attack("bribery", context)
 
 
