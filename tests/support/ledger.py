@@ -9,6 +9,7 @@ Everything is real but the network: blocks are checked, executed and signed as b
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from msgspec.structs import replace
 from nacl.signing import SigningKey
@@ -47,15 +48,18 @@ BOND_UFLK = 10_000 * UFLK_PER_FLK
 BEACON_LINKS = 4096
 
 
+@cache
 def make_key(name: str) -> SigningKey:
     """The same key for a name in every run; ``val0`` ... are consensus keys, all others account keys."""
     return SigningKey(hashlib.sha256(b"test key " + name.encode()).digest())
 
 
+@cache
 def make_address(name: str) -> bytes:
     return address_of(bytes(make_key(name).verify_key))
 
 
+@cache
 def make_beacon_chain(name: str) -> BeaconChain:
     return BeaconChain(b"test beacon " + name.encode(), BEACON_LINKS)
 
