@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import catch_up, chain, demo, rest, simulator
+from bench import catch_up, chain, demo, join, rest, simulator
 from bench.report import Result, make_document, save
 
 BENCHMARKS: dict[str, Callable[[], list[Result]]] = {
@@ -15,6 +15,8 @@ BENCHMARKS: dict[str, Callable[[], list[Result]]] = {
     "rest": rest.measure_rest,
     "simulator": lambda: simulator.measure_simulator(runs=5),
     "catch-up": lambda: [catch_up.measure_catch_up(blocks=2_000, runs=3)],
+    "join": lambda: join.measure_join(blocks=10_000, accounts=10_000),
+    "snapshot": lambda: join.measure_snapshot(accounts=200_000),
     "demo-demo": lambda: demo.measure_demo("demo", runs=5),
     "demo-tiny": lambda: demo.measure_demo("tiny", runs=3),
     "throughput-1": lambda: chain.measure_throughput(validators=1, rate=1500, seconds=20),

@@ -56,10 +56,10 @@ def _catch_up(blocks: int) -> tuple[float, float]:
             chain_id=CHAIN_ID,
         )
         make_history(devnet.node_home(0), blocks)
-        with _running(devnet, 0), httpx.Client(timeout=5.0, trust_env=False) as http:
-            if not wait_until(lambda: _height(http, devnet, 0) == blocks, timeout_s=START_TIMEOUT_S):
+        with running_node(devnet, 0), httpx.Client(timeout=5.0, trust_env=False) as http:
+            if not wait_until(lambda: height_of(http, devnet, 0) == blocks, timeout_s=START_TIMEOUT_S):
                 raise Fault(f"the peer did not start with its {blocks} blocks")
-            with _running(devnet, 1) as process:
+            with running_node(devnet, 1) as process:
                 return _observe(http, devnet, blocks, process)
 
 
@@ -68,7 +68,7 @@ def _observe(http: httpx.Client, devnet: Devnet, blocks: int, process: psutil.Pr
     first: tuple[float, int, float] | None = None
     end_s = time.monotonic() + SYNC_TIMEOUT_S
     while time.monotonic() < end_s:
-        height, cpu = _height(http, devnet, 1), process.cpu_times()
+        height, cpu = height_of(http, devnet, 1), process.cpu_times()
         now = time.monotonic(), height, cpu.user + cpu.system
         if first is None and height > 0:
             first = now
@@ -80,14 +80,14 @@ def _observe(http: httpx.Client, devnet: Devnet, blocks: int, process: psutil.Pr
 
 
 def make_history(home_path: Path, blocks: int) -> None:
-    """Give a node's home a chain of so many decided blocks, made here by the validators' public test keys."""
+    """Bring a node's home to so many decided blocks, made here by the validators' public test keys."""
     home = Home(home_path)
     genesis = load_genesis(home.genesis)
     store = open_store(home, genesis)
     ledger, decided = Ledger(store), list[Decided]()
     beacons: dict[bytes, BeaconChain] = {}
     try:
-        for height in range(1, blocks + 1):
+        for height in range(ledger.height + 1, blocks + 1):
             proposer = ledger.proposer_of(height, 0)
             if proposer not in beacons:
                 beacons[proposer] = BeaconChain(compute_beacon_seed(_keys()[proposer]))
@@ -143,7 +143,7 @@ def _keys() -> dict[bytes, SigningKey]:
 
 
 @contextmanager
-def _running(devnet: Devnet, index: int) -> Iterator[psutil.Process]:
+def running_node(devnet: Devnet, index: int) -> Iterator[psutil.Process]:
     process = psutil.Process(start_node(devnet, index))
     try:
         yield process
@@ -152,7 +152,7 @@ def _running(devnet: Devnet, index: int) -> Iterator[psutil.Process]:
         process.wait(timeout=30)
 
 
-def _height(http: httpx.Client, devnet: Devnet, index: int) -> int:
+def height_of(http: httpx.Client, devnet: Devnet, index: int) -> int:
     try:
         height: int = http.get(f"{devnet.api_urls()[index]}/v1/status").json()["height"]
     except (httpx.HTTPError, KeyError, ValueError):

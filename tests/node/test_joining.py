@@ -1,4 +1,4 @@
-"""Two real processes: a node without a chain joins one that has it, by its snapshot, and says what it holds."""
+"""Real processes: a node without a chain joins one that has it, by its snapshot; a running node keeps snapshots."""
 
 import subprocess
 import sys
@@ -8,12 +8,24 @@ from pathlib import Path
 import httpx
 import msgspec
 
+from flockchain.client import Client
 from flockchain.genesis import save_genesis
-from flockchain.node.config import ApiConfig, Config, P2pConfig, SyncConfig, ValidatorConfig, format_config
+from flockchain.node.config import (
+    ApiConfig,
+    Config,
+    P2pConfig,
+    StorageConfig,
+    SyncConfig,
+    ValidatorConfig,
+    format_config,
+    load_config,
+)
 from flockchain.node.home import Home, create_home
 from flockchain.store.snapshots import SnapshotFolder
-from tests.support.ledger import GENESIS_TIME_MS
-from tests.support.processes import NodeProcess, find_free_ports, wait_until
+from flockchain.txs import transfer
+from flockchain.verify.reexecution import reexecute
+from tests.support.ledger import GENESIS_TIME_MS, make_address, make_key
+from tests.support.processes import NodeProcess, Processes, find_free_ports, wait_until
 from tests.support.stored_chain import StoredChain
 
 SNAPSHOT, TIP = 25, 30
@@ -73,3 +85,26 @@ def test_a_node_joins_by_a_snapshot_and_takes_the_blocks_above(tmp_path: Path) -
     finally:
         codes = [node.kill(15) for node in (new, old)]
     assert codes == [0, 0]
+
+
+def test_a_running_node_keeps_the_newest_snapshots_at_the_stated_heights(tmp_path: Path) -> None:
+    processes = Processes(tmp_path, validators=1)
+    [node] = processes.nodes
+    config = load_config(node.home.config)
+    storage = StorageConfig(snapshot_interval_blocks=2, keep_snapshots=2)
+    node.home.config.write_text(format_config(msgspec.structs.replace(config, storage=storage)))
+    folder = SnapshotFolder(node.home.snapshots)
+    with processes, Client([node.url]) as client:
+        processes.wait_for_height(2)
+        alice, nonce = make_key("alice"), 0
+        while max(folder.heights(), default=0) < 6:
+            body = transfer.Body(make_address("bob"), 1, "")
+            client.wait(client.submit(client.build(alice, transfer.KIND, body, nonce=nonce)))
+            nonce += 1
+            assert nonce < 20, "two blocks follow a transfer, a snapshot every second one"
+        assert node.kill(15) == 0
+    heights = folder.heights()
+    assert len(heights) <= 2
+    assert all(height % 2 == 0 for height in heights)
+    run = reexecute(node.home.path, processes.genesis)
+    assert run.from_height == heights[-1], "and the blocks above lead to the stored roots"
