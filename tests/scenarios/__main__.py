@@ -40,15 +40,16 @@ def format_report(report: Report) -> str:
     plan, chains = report.plan, report.chains
     told = f"{chains.heights} heights, {chains.aggregated} of {chains.rounds} rounds aggregated" if chains else "-"
     frames = ", ".join(f"{count:,} {name}" for name, count in report.counted.items() if count)
-    lines = [f"seed {plan.seed:>3}, n {plan.n}: {told}; frames: {frames}; {report.seconds:.0f} s"]
+    lines = [f"seed {plan.seed:>3}, n {plan.n}: {told}; frames: {frames}; {report.seconds:.0f} s, load {report.load:.1f}"]
     for at, act in enumerate(plan.acts):
-        took = f"{report.recoveries_s[at]:5.1f} s" if at < len(report.recoveries_s) else "    - s"
-        lines.append(f"  {took} to recover from {act}")
+        found = report.recoveries[at] if at < len(report.recoveries) else None
+        took = f"{found.decided_s:5.1f} s (all answer after {found.answer_s:4.1f} s)" if found else "not"
+        lines.append(f"  {took} recovered from {act}")
     return "\n".join(lines)
 
 
 def summarise(reports: list[Report]) -> str:
-    recoveries_s = sorted(seconds for report in reports for seconds in report.recoveries_s)
+    recoveries_s = sorted(found.decided_s for report in reports for found in report.recoveries)
     found = [report.plan.seed for report in reports if report.finding]
     told = f"{len(reports)} scenarios, " + (f"findings in seeds {found}" if found else "no finding")
     if recoveries_s:
