@@ -145,7 +145,10 @@ class ApiServer:
             self._socket.bind((host, port))
         except OSError as error:
             self._socket.close()
-            raise Fault(f"cannot listen for REST requests on {listen}: {error.strerror or error}") from None
+            raise Fault(
+                f"cannot listen for REST requests on {listen}: {error.strerror or error}. Nothing was changed: stop "
+                "what uses it, or correct [api] listen in config.toml, then start again"
+            ) from None
         self.port: int = self._socket.getsockname()[1]
         self._view = view
         self._make_app = make_app

@@ -2,14 +2,16 @@
 
 import re
 import tomllib
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from flockchain.errors import Fault
+from flockchain.errors import Fault, FlockchainError
 from flockchain.files import explain
+from flockchain.node.net.peers import parse_peer_address
 
 Count = Annotated[int, Meta(ge=0, le=2**40)]
 PositiveCount = Annotated[int, Meta(ge=1, le=2**40)]
@@ -129,18 +131,56 @@ def parse_trust(text: str) -> tuple[int, bytes] | None:
 
 
 def load_config(path: Path) -> Config:
-    """Read and check a configuration; raises `Fault` that names the value and what is allowed."""
+    """Read and check a configuration; raises `Fault` that names the value, what is allowed and what to do."""
     try:
         document = tomllib.loads(path.read_text())
-        return msgspec.convert(document, Config)
+        _refuse_unknown(path, document)
+        config = msgspec.convert(document, Config)
+        _check_addresses(path, config)
+        return config
     except FileNotFoundError:
         raise Fault(f"{path} is missing: make a home with `flockchain init`") from None
     except OSError as error:
         raise Fault(explain(path, error)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Fault(f"{path} is not TOML: {error}") from None
+        raise Fault(f"{path} is not TOML: {error}: correct it there, then start again") from None
     except msgspec.ValidationError as error:
-        raise Fault(f"{path}: {error}") from None
+        what, _, place = str(error).removesuffix("`").partition(" - at `$.")
+        meaning = EXPLANATIONS.get(re.sub(r"\[.*", "", place))
+        hint = f" {place} is: {meaning}" if meaning else ""
+        raise Fault(f"{path}: {place}: {what}.{hint} Correct it, then start again") from None
+
+
+def _refuse_unknown(path: Path, document: dict[str, Any]) -> None:
+    """A name of another version, or a slip of the pen; silently ignored it would look obeyed."""
+    for name, values in document.items():
+        if name not in Config.__struct_fields__:
+            names = ", ".join(Config.__struct_fields__)
+            raise Fault(f"{path}: {name} is no section of this version: remove it, or correct it to one of {names}")
+        known = getattr(Config(), name).__struct_fields__
+        for key in values if isinstance(values, dict) else ():
+            if key not in known:
+                raise Fault(
+                    f"{path}: [{name}] {key} is no setting of this version: "
+                    f"remove it, or correct it to one of {', '.join(known)}"
+                )
+
+
+def _check_addresses(path: Path, config: Config) -> None:
+    optional = [config.p2p.external_address] if config.p2p.external_address else []
+    checks: dict[str, tuple[Callable[[str], object], Sequence[str]]] = {
+        "p2p.listen": (parse_host_port, [config.p2p.listen]),
+        "p2p.external_address": (parse_host_port, optional),
+        "p2p.persistent_peers": (parse_peer_address, config.p2p.persistent_peers),
+        "p2p.seeds": (parse_peer_address, config.p2p.seeds),
+        "api.listen": (parse_host_port, [config.api.listen]),
+    }
+    for name, (parse, values) in checks.items():
+        for value in values:
+            try:
+                parse(value)
+            except FlockchainError as error:
+                raise Fault(f"{path}: {name}: {error}. Correct it, then start again") from None
 
 
 def format_config(config: Config) -> str:

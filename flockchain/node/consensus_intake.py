@@ -123,8 +123,17 @@ class ConsensusIntake:
         params = self._ledger.params.consensus
         delay_ms = params.message_delay_ms * (10 + proposal.round) // 10
         age_ms = self._clock.now_ms() - block.header.time_ms
-        is_own = block.header.proposer == proposal.proposer
-        return is_own and -params.precision_ms <= age_ms <= delay_ms + params.precision_ms
+        is_timely = -params.precision_ms <= age_ms <= delay_ms + params.precision_ms
+        if not is_timely:
+            log.warning(
+                "untimely-proposal",
+                height=proposal.height,
+                proposer=proposal.proposer.hex()[:16],
+                reason=f"its time is {age_ms} ms behind this node's clock, allowed are {-params.precision_ms} to "
+                f"{delay_ms + params.precision_ms} ms: if other proposers are off as well, this machine's clock is "
+                "wrong: check NTP",
+            )
+        return is_timely and block.header.proposer == proposal.proposer
 
 
 def is_whole(block: Block) -> bool:

@@ -114,8 +114,7 @@ class _Runner:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        with disk_faults(self._home.genesis):
-            genesis = load_genesis(self._home.genesis)
+        genesis = read_genesis(self._home.genesis)
         gc.disable()  # over a million rows it takes more than half of the time of loading them
         self._snapshots = SnapshotFolder(self._home.snapshots)
         self._store = open_store(self._home, genesis, self._config.storage.retain_blocks)
@@ -361,6 +360,18 @@ def is_snapshot_wanted(config: Config, genesis: Genesis) -> bool:
     has_peers = bool(config.p2p.persistent_peers or config.p2p.seeds)
     is_young = time.time_ns() // 1_000_000 < genesis.time_ms + YOUNG_CHAIN_MS
     return config.sync.from_snapshot and has_peers and not is_young
+
+
+def read_genesis(path: Path) -> Genesis:
+    """Raises `Fault` that names the file: it is never this node's to correct."""
+    try:
+        with disk_faults(path):
+            return load_genesis(path)
+    except (Refused, UnicodeDecodeError) as error:
+        raise Fault(
+            f"{path}: {error}. Nothing was changed. A genesis document is never edited: copy it again from another "
+            "node, compare `flockchain genesis hash`, then start again"
+        ) from None
 
 
 def open_store(home: Home, genesis: Genesis, retain_blocks: int = 0) -> ChainStore:

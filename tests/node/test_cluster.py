@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from flockchain.codec import decode, encode
 from flockchain.execution.balances import get_account
@@ -277,3 +278,20 @@ def test_a_block_with_foreign_contents_is_its_senders_fault_not_the_blocks(tmp_p
     assert {peer for peer, _, _ in victim.network.penalties} == set(tampered)
     assert victim.height == cluster.machines[1].height > height
     cluster.check_agreement()
+
+
+def test_a_clock_that_is_off_is_named_to_its_operator_and_stops_nobody(tmp_path: Path) -> None:
+    """One of four clocks is a minute fast: its node hears timely proposals as late ones, and says so."""
+    cluster = Cluster(tmp_path)
+    cluster.run_to(2)
+    machine = cluster.machines[3]
+    machine.kill()
+    machine.skew_ms = 60_000
+    with capture_logs() as said:
+        cluster.restart(machine)
+        cluster.run_to(5)
+    cluster.check_agreement()
+    fast = [entry for entry in said if entry["event"] == "untimely-proposal" and "is 6" in entry["reason"]]
+    assert fast
+    assert all("ms behind this node's clock, allowed are" in entry["reason"] for entry in fast)
+    assert all("check NTP" in entry["reason"] for entry in fast)

@@ -1,16 +1,19 @@
 """A node's home: files, modes, configuration, and one process only."""
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from flockchain.errors import Fault, Refused
+from flockchain.genesis import format_genesis
 from flockchain.node.config import EXPLANATIONS, ApiConfig, Config, P2pConfig, format_config, load_config
 from flockchain.node.home import HomeLock, create_home
 from flockchain.node.key_file import load_key, save_key
+from flockchain.node.run import read_genesis
 from flockchain.node.signer import PersistedSigner
-from tests.support.ledger import make_key
+from tests.support.ledger import make_genesis, make_key
 
 
 def test_a_new_home_holds_private_keys_and_a_signer_that_never_signed(tmp_path: Path) -> None:
@@ -88,9 +91,15 @@ def test_a_configuration_reads_back_as_written(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ("[p2p]\nlisten = 5", "p2p.listen"),
-        ("[p2p]\nlisen = 'x'", "lisen"),
+        ("[p2p]\nlisen = 'x'", r"\[p2p\] lisen is no setting of this version: .*correct it to one of listen, "),
+        ("[statesync]\nenable = true", "statesync is no section of this version: .*one of p2p, "),
+        ("p2p = 5", "p2p"),
+        ("[p2p]\nlisten = '127.0.0.1'", "p2p.listen: '127.0.0.1' is no host:port"),
+        ("[p2p]\npersistent_peers = ['north']", "p2p.persistent_peers: peer address 'north'"),
+        ("[p2p]\npersistent_peers = ['flk1abc@north:5']", "p2p.persistent_peers: address 'flk1abc'"),
+        ("[api]\nlisten = 'north:x'", "api.listen: 'north:x' is no host:port"),
         ("[mempool]\nmax_txs = 0", "mempool.max_txs"),
-        ("[log]\nlevel = 'loud'", "loud"),
+        ("[log]\nlevel = 'loud'", "log.level: Invalid enum value 'loud'. log.level is: debug, info, warning or error"),
         ("[p2p", "not TOML"),
     ],
 )
@@ -102,3 +111,24 @@ def test_a_wrong_value_is_named(tmp_path: Path, text: str, problem: str) -> None
 
 def test_the_written_configuration_is_toml() -> None:
     assert tomllib.loads(format_config(Config()))["p2p"]["max_inbound"] == 40
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda text: text[:500], "genesis is not JSON"),
+        (lambda text: text.replace('"time_ms"', '"time"'), "missing or unknown field: time, time_ms"),
+        (lambda text: text.replace('"chain_id": "', '"chain_id": "another-'), "did not sign its owner"),
+        (lambda text: "\udcff" + text, "can't decode byte"),
+    ],
+)
+def test_a_spoilt_genesis_is_named_with_what_to_do(tmp_path: Path, spoil: Callable[[str], str], problem: str) -> None:
+    path = tmp_path / "genesis.json"
+    text = format_genesis(make_genesis())
+    spoilt = spoil(text)
+    assert spoilt != text
+    path.write_bytes(spoilt.encode(errors="surrogateescape"))
+    with pytest.raises(Fault, match=problem) as found:
+        read_genesis(path)
+    assert str(path) in str(found.value)
+    assert "copy it again from another node, compare `flockchain genesis hash`" in str(found.value)

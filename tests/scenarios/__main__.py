@@ -40,7 +40,9 @@ def format_report(report: Report) -> str:
     plan, chains = report.plan, report.chains
     told = f"{chains.heights} heights, {chains.aggregated} of {chains.rounds} rounds aggregated" if chains else "-"
     frames = ", ".join(f"{count:,} {name}" for name, count in report.counted.items() if count)
-    lines = [f"seed {plan.seed:>3}, n {plan.n}: {told}; frames: {frames}; {report.seconds:.0f} s, load {report.load:.1f}"]
+    lines = [
+        f"seed {plan.seed:>3}, n {plan.n}: {told}; frames: {frames}; {report.seconds:.0f} s, load {report.load:.1f}"
+    ]
     for at, act in enumerate(plan.acts):
         found = report.recoveries[at] if at < len(report.recoveries) else None
         took = f"{found.decided_s:5.1f} s (all answer after {found.answer_s:4.1f} s)" if found else "not"

@@ -31,13 +31,15 @@ class Machine:
         self.signer = None
         if is_validator:
             self.signer = MemorySigner(make_key(name), cluster.genesis_hash, make_beacon_chain(name))
+        self.skew_ms = 0
+        """Of its clock, from its next start."""
         self._cluster = cluster
         self._wal_path = cluster.folder / name / "wal"
         self.node: Node | None = None
 
     def start(self) -> Node:
         assert self.node is None
-        self.clock = SimClock(self._cluster.world)
+        self.clock = SimClock(self._cluster.world, self.skew_ms)
         self.network = SimNetwork(self._cluster.net, self.id)
         self.node = Node(
             clock=self.clock,

@@ -83,12 +83,12 @@ async def dial(
     except TimeoutError:
         return None, Refused("connect-timeout", f"no answer within {limits.connect_timeout_s} s")
     except OSError as error:
-        return None, Refused("connect-failed", f"cannot connect: {_describe(error)}")
+        return None, Refused("connect-failed", f"cannot connect: {describe(error)}")
     on_open()
     return connection, await asyncio.shield(connection.closed)
 
 
-def _describe(error: OSError) -> str:
+def describe(error: OSError) -> str:
     """asyncio hides "Connection refused" behind "Connect call failed"; names that do not resolve have no errno."""
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)

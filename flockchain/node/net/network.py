@@ -9,7 +9,7 @@ from nacl.signing import SigningKey
 from flockchain.crypto import address_of, format_address
 from flockchain.errors import Fault, Refused
 from flockchain.node.net.connection import Connection
-from flockchain.node.net.dialer import Dialer
+from flockchain.node.net.dialer import Dialer, describe
 from flockchain.node.net.framing import EXCHANGE_CHANNEL
 from flockchain.node.net.handshake import Handshake, LocalNode, RefusedByPeer, Role, printable
 from flockchain.node.net.limits import NetworkLimits
@@ -93,7 +93,10 @@ class TcpNetwork:
             try:
                 self._server = await self._loop.create_server(self._accept, self._listen.host, self._listen.port)
             except OSError as error:
-                raise Fault(f"cannot listen for peers on {self._listen}: {error.strerror or error}") from None
+                raise Fault(
+                    f"cannot listen for peers on {self._listen}: {describe(error)}. Nothing was changed: stop what "
+                    "uses it, or correct [p2p] listen in config.toml, then start again"
+                ) from None
             self._node = LocalNode(self._node.key, self._node.genesis_hash, self._node.chain_id, self.listen_port)
         self._is_running = True
         self._tasks = [self._loop.create_task(dialer.run()) for dialer in self._dialers]
