@@ -1,7 +1,8 @@
-"""A chain made by an earlier commit's code (tests/fixtures/chain.tar.gz) goes on under this one."""
+"""Chains made by earlier commits' code (tests/fixtures/chain-*.tar.gz) go on under this one."""
 
 import json
 import shutil
+import sqlite3
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,6 +16,7 @@ from flockchain.execution.invariants import assert_all
 from flockchain.genesis import load_genesis
 from flockchain.store.chain_store import ChainStore
 from flockchain.store.reader import Reader
+from flockchain.store.tables import SCHEMA_VERSION
 from flockchain.types.change import Setting
 from flockchain.types.rows import Task, TrainingRound
 from flockchain.verify.audit import verify_home
@@ -22,15 +24,15 @@ from tests.node.test_upgrade import decide_change
 from tests.support.cluster import Cluster
 from tests.support.ledger import Ledger, make_address
 
-ARCHIVE = Path(__file__).parents[1] / "fixtures" / "chain.tar.gz"
+ARCHIVES = sorted((Path(__file__).parents[1] / "fixtures").glob("chain-*.tar.gz"))
 MAX_BYTES = 300_000
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(params=ARCHIVES, ids=lambda path: path.name.removesuffix(".tar.gz"))
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """`home`, the `base` of its task, and `facts.json` as the earlier code wrote them."""
-    assert ARCHIVE.stat().st_size < MAX_BYTES
-    with tarfile.open(ARCHIVE) as archive:
+    assert request.param.stat().st_size < MAX_BYTES
+    with tarfile.open(request.param) as archive:
         archive.extractall(tmp_path / "then", filter="data")
     return tmp_path / "then"
 
@@ -64,13 +66,21 @@ def read_facts(folder: Path) -> dict[str, str | int]:
 
 def test_it_is_verified_from_genesis_to_its_tip(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once a start has migrated the file."""
-    with pytest.raises(Fault, match=r"schema version 1, .* run `flockchain start` on its home"):
-        verify_home(folder / "home")
-    ChainStore(folder / "home" / "data" / "chain.sqlite").close()
+    path = folder / "home" / "data" / "chain.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        ((version,),) = connection.execute("SELECT CAST(value AS TEXT) FROM meta WHERE name = 'schema_version'")
+    if int(version) < SCHEMA_VERSION:
+        with pytest.raises(Fault, match="run `flockchain start` on its home"):
+            verify_home(folder / "home")
+    ChainStore(path).close()
     monkeypatch.setenv("FLOCKCHAIN_CACHE", str(folder / "no-cache"))
     report = verify_home(folder / "home", bases=[folder / "base"])
     assert report.problems == []
     assert (report.height, report.rounds, report.adapters) == (read_facts(folder)["height"], 2, 2)
+
+
+def test_there_is_one_from_before_the_chain_could_change_its_rules() -> None:
+    assert [path.name for path in ARCHIVES][:1] == ["chain-1.tar.gz"]
 
 
 def test_four_nodes_go_on_with_it(cluster: Cluster, folder: Path) -> None:
