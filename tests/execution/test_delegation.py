@@ -390,6 +390,22 @@ def test_a_delegation_that_left_is_slashed_only_when_it_left_after_the_offence()
     assert worth_of(ledger, "bob") == 380 * FLK
 
 
+def test_stake_that_left_counts_until_it_has_no_power_any_more() -> None:
+    """Stake that leaves in block H has no power from H+2: it pays for an offence at H+1, and not for one at H+2."""
+    for later, rest in ((1, 950 * FLK), (2, 1_000 * FLK)):
+        ledger = make_ledger()
+        ledger.must("alice", to_val0(1_000 * FLK))
+        ledger.skip(3_000, blocks=3)
+        bodies = {"alice": from_val0(1_000 * FLK), "owner0": unstake.Body(TARGET, 1_000 * FLK)}
+        outcome = ledger.produce(*(ledger.tx(name, body) for name, body in bodies.items()))
+        assert [result.code for result in outcome.results] == ["ok", "ok"]
+        left = ledger.chain.height
+        ledger.skip(3_000, blocks=3)
+        ledger.must("heidi", report(ledger, left + later))
+        entries = {entry.owner: entry.amount_uflk for entry in ledger.state.iterate(Unbonding)}
+        assert entries == {make_address("alice"): rest, OWNER0: rest}
+
+
 def test_stake_that_came_and_left_after_the_offence_does_not_pay() -> None:
     """What leaves is taken from the oldest: of 300 FLK that left, the 200 of before pay and the 100 of after do not."""
     ledger = make_ledger()

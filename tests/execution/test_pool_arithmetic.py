@@ -107,7 +107,11 @@ class Pool:
         self.context = Context(self.state, height, height, proposer=b"")
         who, as_of_height = self.dice.choice(self.people), max(0, height - self.dice.choice([1, 1, 2, 9, 40]))
         act = self.dice.choice([self.join, self.join, self.leave, self.slash, self.pay, self.pay])
+        before = self.row
         act(who, as_of_height)
+        if act in (self.join, self.leave) and before.shares and self.row.shares:
+            is_dearer = self.row.amount_uflk * before.shares >= before.amount_uflk * self.row.shares
+            assert is_dearer, "who comes or goes takes nothing from those who stay"
         process_unbonding(self.context)
         for receipt in self.context.receipts:
             if receipt.kind == "income":
