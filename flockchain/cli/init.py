@@ -18,6 +18,12 @@ def init(
     ] = None,
     p2p_listen: Annotated[str, typer.Option(help="Where other nodes reach this one.")] = "0.0.0.0:26600",
     api_listen: Annotated[str, typer.Option(help="Where REST answers.")] = "127.0.0.1:26601",
+    trust: Annotated[
+        str,
+        typer.Option(
+            metavar="HEIGHT:BLOCK_ID", help="A recent block that you believe, to verify a peer's snapshot from."
+        ),
+    ] = "",
     full_node: Annotated[bool, typer.Option("--full-node", help="Follow only: never sign a block.")] = False,
     passphrase_file: PassphraseOption = None,
     json: JsonFlag = False,
@@ -30,18 +36,28 @@ def init(
     """
     from flockchain.crypto import address_of, format_address
     from flockchain.genesis import save_genesis
-    from flockchain.node.config import ApiConfig, Config, P2pConfig, ValidatorConfig, parse_host_port
+    from flockchain.node.config import (
+        ApiConfig,
+        Config,
+        P2pConfig,
+        SyncConfig,
+        ValidatorConfig,
+        parse_host_port,
+        parse_trust,
+    )
     from flockchain.node.home import create_home
     from flockchain.node.key_file import load_key
 
     folder = default_home(home)
     for address in (p2p_listen, api_listen, *(peer or [])):
         parse_host_port(address.rpartition("@")[2])
+    parse_trust(trust)
     document = read_genesis(genesis) if genesis else None
     secret = _read_secret(passphrase_file) if passphrase_file else b""
     config = Config(
         p2p=P2pConfig(listen=p2p_listen, persistent_peers=tuple(peer or ())),
         api=ApiConfig(listen=api_listen),
+        sync=SyncConfig(trust=trust),
         validator=ValidatorConfig(
             enabled=not full_node, passphrase_file=str(passphrase_file.absolute()) if passphrase_file else ""
         ),

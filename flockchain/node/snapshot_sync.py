@@ -9,16 +9,14 @@ left to give it, the next newest is tried, at most `MAX_CANDIDATES`; then the no
 by network events and a clock, so that the simulator can drive it too.
 """
 
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from flockchain.codec import decode, encode
+from flockchain.codec import encode
 from flockchain.errors import Fault, Refused
-from flockchain.files import disk_faults
 from flockchain.genesis import Genesis
 from flockchain.light.refusals import NotVerified, TrustExpired
 from flockchain.node.header_path import HeaderPath
@@ -35,11 +33,11 @@ from flockchain.node.messages import (
     decode_message,
 )
 from flockchain.node.ports import Channel, Clock, Network, NetworkEvent, PeerConnected, PeerId, PeerLost, Received
-from flockchain.node.restore import Snapshot, check_head, find_row
-from flockchain.state_chunks import check_chunk, check_manifest
+from flockchain.node.questions import Questions
+from flockchain.node.restore import Snapshot
+from flockchain.node.snapshot_parts import HEAD, Candidate, discard_parts
 from flockchain.types.light import LightBlock
-from flockchain.types.rows import Chain, ValidatorSet
-from flockchain.types.snapshot import SnapshotHead, StateManifest
+from flockchain.types.snapshot import StateManifest
 
 log = structlog.get_logger()
 
@@ -57,7 +55,6 @@ MAX_SILENCES = 2
 WRONG_POINTS = 100
 EMPTY_POINTS = 20
 """For an offer without the bytes: a snapshot may have been deleted since, so a few are forgiven."""
-HEAD = 0
 _HEADER = -1
 _MANIFEST = -2
 """Beside the numbers of parts, what a peer may be asked for."""
@@ -69,21 +66,6 @@ class Found:
 
     snapshot: Snapshot
     state_root: bytes
-
-
-@dataclass(slots=True)
-class _Candidate:
-    """One snapshot that is being fetched."""
-
-    offer: SnapshotOffer
-    path: HeaderPath
-    sources: set[PeerId]
-    manifest: StateManifest | None = None
-    missing: list[int] = field(default_factory=list)
-    """Parts that nobody is being asked for, in the order to ask; the head comes after all chunks."""
-    silences: dict[PeerId, int] = field(default_factory=dict)
-    headerless: set[PeerId] = field(default_factory=set)
-    """Who did not have the header wanted now."""
 
 
 class SnapshotSync:
@@ -107,15 +89,14 @@ class SnapshotSync:
         self._clock = clock
         self._on_done = on_done
         self._answers: dict[PeerId, SnapshotOffers] = {}
-        self._asked: dict[tuple[PeerId, int], int] = {}
-        """(peer, what it was asked for) -> when."""
+        self._questions = Questions(ANSWER_TIMEOUT_MS)
         self._tried: set[SnapshotOffer] = set()
         self._banned: set[PeerId] = set()
         self._unfaithful: set[PeerId] = set()
         """Who offered a snapshot and did not give it: its other offers are not believed."""
         self._contradicting: set[PeerId] = set()
         """Peers whose block at the trusted height is another than the one that we were told to trust."""
-        self._candidate: _Candidate | None = None
+        self._candidate: Candidate | None = None
         self._started_ms = 0
         self._first_answer_ms: int | None = None
         self._is_done = False
@@ -152,14 +133,14 @@ class SnapshotSync:
             case SnapshotOffers():
                 self._take_offers(peer, message)
             case LightBlockResponse(height, block) if candidate is not None:
-                if self._settle_question(peer, _HEADER) and candidate.path.found is None:
+                if self._questions.settle(peer, _HEADER) and candidate.path.found is None:
                     self._take_header(candidate, peer, height, block)
             case ManifestResponse(manifest=manifest) if candidate is not None:
-                if self._settle_question(peer, _MANIFEST) and candidate.manifest is None:
+                if self._questions.settle(peer, _MANIFEST) and candidate.manifest is None:
                     self._take_manifest(candidate, peer, manifest)
             case PartResponse(height, depth, part, data) if candidate is not None:
                 is_wanted = (height, depth) == (candidate.offer.height, candidate.offer.depth)
-                if is_wanted and self._settle_question(peer, part):
+                if is_wanted and self._questions.settle(peer, part):
                     self._take_part(candidate, peer, part, data)
             case _:
                 pass  # for a node that runs
@@ -171,7 +152,7 @@ class SnapshotSync:
         if self._candidate is not None and self._candidate.offer in offers.offers and peer not in self._banned:
             self._candidate.sources.add(peer)
 
-    def _take_header(self, candidate: _Candidate, peer: PeerId, height: int, block: LightBlock | None) -> None:
+    def _take_header(self, candidate: Candidate, peer: PeerId, height: int, block: LightBlock | None) -> None:
         if block is None or height != candidate.path.wanted:
             candidate.headerless.add(peer)
             return
@@ -189,53 +170,28 @@ class SnapshotSync:
             return
         candidate.headerless.clear()
 
-    def _take_manifest(self, candidate: _Candidate, peer: PeerId, manifest: StateManifest | None) -> None:
+    def _take_manifest(self, candidate: Candidate, peer: PeerId, manifest: StateManifest | None) -> None:
         if manifest is None:
             self._drop_source(candidate, peer)
-            return
-        if (manifest.height, manifest.depth) != (candidate.offer.height, candidate.offer.depth):
-            raise Refused("bad-manifest", f"the manifest is of height {manifest.height}, depth {manifest.depth}")
-        check_manifest(manifest, self._state_root(candidate))
-        candidate.manifest = manifest
-        candidate.missing = list(range(1, len(manifest.tops) + 1))
+        else:
+            candidate.take_manifest(manifest)
 
-    def _take_part(self, candidate: _Candidate, peer: PeerId, part: int, data: bytes) -> None:
+    def _take_part(self, candidate: Candidate, peer: PeerId, part: int, data: bytes) -> None:
         """Keep a part that verifies; else it is missing again, and its sender at fault."""
-        assert candidate.manifest is not None
+        if not data:
+            candidate.missing.insert(0, part)
+            self._drop_source(candidate, peer)
+            return
         try:
-            if not data:
-                self._drop_source(candidate, peer)
-                candidate.missing.insert(0, part)
-                return
-            if part == HEAD:
-                self._check_head(candidate, data)
-            else:
-                check_chunk(candidate.manifest, part - 1, data)
+            candidate.take_part(part, data)
         except Refused:
             candidate.missing.insert(0, part)
             raise
-        self._write(part, data)
         if part == HEAD:
-            self._finish(candidate, data)
-        elif not candidate.missing and not self._is_any_part_asked():
+            log.info("snapshot-fetched", height=candidate.offer.height, chunks=1 << candidate.offer.depth)
+            self._end(Found(candidate.make_snapshot(data), candidate.state_root))
+        elif not candidate.missing and not self._questions:
             candidate.missing = [HEAD]
-
-    def _check_head(self, candidate: _Candidate, data: bytes) -> None:
-        snapshot = self._as_snapshot(candidate, data)
-        members = find_row(snapshot, ValidatorSet, candidate.offer.height)
-        check_head(decode(SnapshotHead, data), find_row(snapshot, Chain), members, self._genesis)
-
-    def _finish(self, candidate: _Candidate, head: bytes) -> None:
-        log.info("snapshot-fetched", height=candidate.offer.height, chunks=1 << candidate.offer.depth)
-        self._end(Found(self._as_snapshot(candidate, head), self._state_root(candidate)))
-
-    def _as_snapshot(self, candidate: _Candidate, head: bytes) -> Snapshot:
-        assert candidate.manifest is not None
-        return Snapshot(candidate.manifest, head, lambda index: self._read(index + 1))
-
-    def _state_root(self, candidate: _Candidate) -> bytes:
-        assert candidate.path.found is not None
-        return candidate.path.found.header.prev_state_root
 
     # -- going on -----------------------------------------------------------------------------------------------------
 
@@ -244,9 +200,8 @@ class SnapshotSync:
             return
         self._clock.call_later(TICK_MS, self._tick)
         now_ms = self._clock.now_ms()
-        for (peer, part), asked_ms in list(self._asked.items()):
-            if now_ms >= asked_ms + ANSWER_TIMEOUT_MS:
-                self._be_silent(peer, part)
+        for peer, what in self._questions.expired(now_ms):
+            self._be_silent(peer, what)
         self._advance()
 
     def _advance(self) -> None:
@@ -290,13 +245,13 @@ class SnapshotSync:
             offer = max(holders, key=lambda one: (len(holders[one]), one.height, -one.depth))
             path = HeaderPath(self._genesis, self._trust, offer.height + 1)
             self._tried.add(offer)
-            self._candidate = _Candidate(offer, path, holders[offer])
+            self._candidate = Candidate(offer, path, holders[offer], self._genesis, self._folder)
             log.info("snapshot-chosen", height=offer.height, chunks=1 << offer.depth, peers=len(holders[offer]))
         elif has_waited:
             self._give_up(f"{len(answers)} peers hold up to {longest} blocks and offer no snapshot to verify from here")
 
-    def _ask_header(self, candidate: _Candidate) -> None:
-        if any(what == _HEADER for _, what in self._asked):
+    def _ask_header(self, candidate: Candidate) -> None:
+        if self._questions.is_asked(_HEADER):
             return
         height = candidate.path.wanted
         able = sorted(
@@ -315,15 +270,15 @@ class SnapshotSync:
             )
         self._abandon(candidate, f"no peer gives the header of height {height}")
 
-    def _ask_manifest(self, candidate: _Candidate) -> None:
-        if any(what == _MANIFEST for _, what in self._asked):
+    def _ask_manifest(self, candidate: Candidate) -> None:
+        if self._questions.is_asked(_MANIFEST):
             return
         peer = min(sorted(candidate.sources), key=lambda one: candidate.silences.get(one, 0))
         self._ask(peer, _MANIFEST, ManifestRequest(candidate.offer.height, candidate.offer.depth))
 
-    def _ask_parts(self, candidate: _Candidate) -> None:
-        while candidate.missing and len(self._asked) < MAX_REQUESTS:
-            burden = {peer: sum(asked == peer for asked, _ in self._asked) for peer in sorted(candidate.sources)}
+    def _ask_parts(self, candidate: Candidate) -> None:
+        while candidate.missing and len(self._questions) < MAX_REQUESTS:
+            burden = {peer: self._questions.count(peer) for peer in sorted(candidate.sources)}
             free = [peer for peer, count in burden.items() if count < MAX_REQUESTS_PER_PEER]
             if not free:
                 return
@@ -333,11 +288,11 @@ class SnapshotSync:
                 candidate.missing.insert(0, part)
                 candidate.sources.discard(peer)
 
-    def _abandon(self, candidate: _Candidate, reason: str) -> None:
+    def _abandon(self, candidate: Candidate, reason: str) -> None:
         """This snapshot does not work; the next one may."""
         log.warning("snapshot-abandoned", height=candidate.offer.height, reason=reason)
         self._candidate = None
-        self._asked.clear()
+        self._questions.clear()
         self._choose()
 
     def _give_up(self, reason: str) -> None:
@@ -359,15 +314,8 @@ class SnapshotSync:
     def _ask(self, peer: PeerId, what: int, question: object) -> bool:
         if not self._send(peer, question):
             return False
-        self._asked[peer, what] = self._clock.now_ms()
+        self._questions.add(peer, what, self._clock.now_ms())
         return True
-
-    def _settle_question(self, peer: PeerId, what: int) -> bool:
-        """Whether the peer was asked this; an answer to nothing is dropped."""
-        return self._asked.pop((peer, what), None) is not None
-
-    def _is_any_part_asked(self) -> bool:
-        return any(what >= 0 for _, what in self._asked)
 
     def _usable(self, peers: dict[PeerId, SnapshotOffers]) -> list[PeerId]:
         connected = set(self._network.peers())
@@ -384,11 +332,11 @@ class SnapshotSync:
                 self._candidate.headerless.add(peer)
 
     def _unask(self, peer: PeerId, what: int) -> None:
-        self._asked.pop((peer, what), None)
+        self._questions.settle(peer, what)
         if what >= 0 and self._candidate is not None:
             self._candidate.missing.insert(0, what)
 
-    def _drop_source(self, candidate: _Candidate, peer: PeerId) -> None:
+    def _drop_source(self, candidate: Candidate, peer: PeerId) -> None:
         candidate.sources.discard(peer)
         self._unfaithful.add(peer)
         self._network.penalize(peer, EMPTY_POINTS, f"offered snapshot {candidate.offer.height} and does not give it")
@@ -401,23 +349,11 @@ class SnapshotSync:
 
     def _forget(self, peer: PeerId) -> None:
         self._answers.pop(peer, None)
-        for asked, what in list(self._asked):
-            if asked == peer:
-                self._unask(peer, what)
+        for what in self._questions.of(peer):
+            self._unask(peer, what)
         if self._candidate is not None:
             self._candidate.sources.discard(peer)
 
-    # -- parts on disk ------------------------------------------------------------------------------------------------
-
-    def _write(self, part: int, data: bytes) -> None:
-        with disk_faults(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / str(part)).write_bytes(data)
-
-    def _read(self, part: int) -> bytes:
-        with disk_faults(self._folder):
-            return (self._folder / str(part)).read_bytes()
-
     def discard(self) -> None:
         """Forget the parts on disk, once they were restored or are of no use."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        discard_parts(self._folder)

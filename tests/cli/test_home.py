@@ -36,6 +36,15 @@ def test_two_operators_build_a_network_s_document(shell: Shell, tmp_path: Path) 
     assert "nothing was written" in again.err
 
 
+def test_init_names_a_block_to_trust_or_says_how_one_is_written(shell: Shell, tmp_path: Path) -> None:
+    ran = shell("init", "--home", tmp_path / "node", "--trust", "12:5f2c")
+    assert ran.code == 1
+    assert "is no HEIGHT:BLOCK_ID" in ran.err
+    assert not (tmp_path / "node").exists()
+    shell.must("init", "--home", tmp_path / "node", "--trust", f"12:{'5f' * 32}")
+    assert load_config(tmp_path / "node" / "config.toml").sync.trust == f"12:{'5f' * 32}"
+
+
 def test_init_joins_a_network_and_seals_its_keys(shell: Shell, tmp_path: Path) -> None:
     from flockchain.genesis import save_genesis
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import httpx
 import msgspec
+import pytest
 
 from flockchain.client import Client
+from flockchain.errors import Refused
 from flockchain.genesis import save_genesis
 from flockchain.node.config import (
     ApiConfig,
@@ -57,6 +59,11 @@ def make_config(p2p: int, api: int, *, peer: int | None = None, trust: str = "")
     )
 
 
+def get_error(url: str) -> tuple[int, dict[str, str]]:
+    answer = httpx.get(url, timeout=5, trust_env=False)
+    return answer.status_code, msgspec.json.decode(answer.content)["error"]
+
+
 def test_a_node_joins_by_a_snapshot_and_takes_the_blocks_above(tmp_path: Path) -> None:
     chain = StoredChain(tmp_path / "old")
     chain.grow(1, elapsed_ms=time.time_ns() // 1_000_000 - GENESIS_TIME_MS - 600_000)
@@ -76,10 +83,16 @@ def test_a_node_joins_by_a_snapshot_and_takes_the_blocks_above(tmp_path: Path) -
         wait_until(lambda: new.height() == TIP, 30)
         status = new.status()
         assert (status["first_height"], status["state_root"]) == (SNAPSHOT, chain.roots[TIP].hex())
-        answer = httpx.get(f"{new.url}/v1/blocks/{SNAPSHOT - 1}", timeout=5, trust_env=False)
-        assert answer.status_code == 410
-        error = msgspec.json.decode(answer.content)["error"]
-        assert (error["code"], f"holds blocks {SNAPSHOT} to {TIP}" in error["message"]) == ("pruned", True)
+        for path in (f"blocks/{SNAPSHOT - 1}", f"light/{SNAPSHOT - 1}"):
+            status_code, error = get_error(f"{new.url}/v1/{path}")
+            assert (status_code, error["code"]) == (410, "pruned")
+            assert f"holds blocks {SNAPSHOT} to {TIP}" in error["message"]
+        old_tx = chain.outcomes[SNAPSHOT - 2].results[0].hash.hex()
+        status_code, error = get_error(f"{new.url}/v1/txs/{old_tx}")
+        assert status_code == 404
+        assert f"from height {SNAPSHOT} on" in error["message"]
+        with Client([new.url]) as client, pytest.raises(Refused, match="is pruned"):
+            client.light_block(SNAPSHOT - 1)
         assert SnapshotFolder(home.snapshots).heights() == [SNAPSHOT], "kept, for others and to roll back to"
         assert not home.joining.exists()
     finally:

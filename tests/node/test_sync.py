@@ -8,8 +8,8 @@ import pytest
 
 from flockchain.codec import decode, encode
 from flockchain.execution.block import BlockOutcome
-from flockchain.node.messages import BlockResponse, BlocksPruned, decode_message
-from flockchain.node.ports import Channel, Decided
+from flockchain.node.messages import BlockResponse, BlocksPruned, Decision, Status, decode_message
+from flockchain.node.ports import Channel, Decided, Received
 from flockchain.node.sync import BLOCKS_PER_COMMIT
 from flockchain.types.chain import Block
 from tests.support.cluster import Cluster, Machine
@@ -157,6 +157,22 @@ def test_blocks_that_nobody_holds_are_said_and_wait_for_somebody(
     for machine in cluster.machines[:3]:
         cluster.net.connect(away.id, machine.id)
     cluster.run_to(BLOCKS, 60_000)
+
+
+def test_a_peer_just_behind_a_snapshot_gets_no_help_and_does_no_harm(behind: tuple[Cluster, Machine]) -> None:
+    """A node that began from a snapshot holds no block below it, whatever a peer says it lacks."""
+    cluster, _ = behind
+    machine, peer = cluster.machines[0], cluster.machines[1]
+    cluster.world.run_for(1_000)  # past the interval between two helps
+    forget_below(machine, machine.height)
+    sent: list[bytes] = []
+    cluster.net.is_kept = lambda sender, target, channel, data: not sent.append(data)  # type: ignore[func-returns-value]
+    for behind_by, is_helped in ((2, False), (1, True)):
+        status = Status(machine.height - behind_by, 0, False, (), 3)
+        machine.running.handle(Received(peer.id, Channel.CONSENSUS, encode(status)))
+        helped = [data for data in sent if isinstance(decode_message(Channel.CONSENSUS, data), Decision)]
+        assert bool(helped) == is_helped
+        machine.running.gossip._helped_ms.clear()
 
 
 def forget_below(machine: Machine, height: int) -> None:
