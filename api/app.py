@@ -7,9 +7,11 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from api import metrics
+from api.admission import Admission, TxRates
 from api.errors import add_error_handlers
 from api.guard import Guard
 from api.node_view import NodeView
+from api.openapi import describe_by
 from api.routes import (
     accounts,
     adapters,
@@ -40,7 +42,12 @@ _ROUTES = (
 
 
 def create_app(
-    reader: Reader, node_view: NodeView, blobs: BlobStore, *, registry: CollectorRegistry | None = None
+    reader: Reader,
+    node_view: NodeView,
+    blobs: BlobStore,
+    *,
+    registry: CollectorRegistry | None = None,
+    rates: TxRates | None = None,
 ) -> FastAPI:
     """The app over a node's store, its running parts and its adapter files; `registry` may hold the node's metrics."""
     app = FastAPI(
@@ -50,10 +57,11 @@ def create_app(
         docs_url=None,  # Swagger's page loads from elsewhere; ours works offline
         redoc_url=None,
     )
-    app.state.services = Services(reader, node_view, blobs)
+    app.state.services = Services(reader, node_view, blobs, Admission(rates or TxRates()))
     app.state.metrics = metrics.Metrics(app.state.services, registry or CollectorRegistry())
     app.add_middleware(Guard, observe=app.state.metrics.observe)
     add_error_handlers(app)
     for module in _ROUTES:
         app.include_router(module.router)
+    app.openapi = describe_by(app)  # type: ignore[method-assign]
     return app

@@ -12,6 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from api.admission import RateLimited
+from api.openapi import find_methods
 from flockchain.errors import Fault, Malformed, Refused
 
 log = logging.getLogger(__name__)
@@ -48,14 +50,18 @@ class Overloaded(Refused):
         super().__init__("overloaded", message)
 
 
-def make_error(status: int, code: str, message: str, details: dict[str, Any] | None = None) -> JSONResponse:
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else None
+def make_error(
+    status: int, code: str, message: str, details: dict[str, Any] | None = None, *, retry_after_s: int = RETRY_AFTER_S
+) -> JSONResponse:
+    headers = {"Retry-After": str(retry_after_s)} if status in (429, 503) else None
     body = {"error": {"code": code, "message": message, "details": details or {}}}
     return JSONResponse(body, status_code=status, headers=headers)
 
 
 def make_refusal(refusal: Refused) -> JSONResponse:
     """The answer to what breaks a rule."""
+    if isinstance(refusal, RateLimited):
+        return make_error(429, refusal.code, refusal.message, retry_after_s=refusal.retry_after_s)
     status = 422 if isinstance(refusal, Malformed) else _STATUS_OF_CODE.get(refusal.code, 400)
     return make_error(status, refusal.code, refusal.message, refusal.details if isinstance(refusal, NotFound) else None)
 
@@ -84,7 +90,10 @@ async def _answer_http(request: Request, error: Exception) -> JSONResponse:
         404: f"no such path: {request.url.path[:200]}; see /docs",
         405: f"{request.method} is not possible here; see /docs",
     }.get(error.status_code, str(error.detail))
-    return make_error(error.status_code, _CODE_OF_STATUS.get(error.status_code, "bad-request"), message)
+    answer = make_error(error.status_code, _CODE_OF_STATUS.get(error.status_code, "bad-request"), message)
+    if error.status_code == 405:
+        answer.headers["Allow"] = ", ".join(find_methods(request.app, request.scope["path"]))
+    return answer
 
 
 async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:

@@ -5,8 +5,10 @@ from typing import Annotated
 
 from fastapi import Path, Query, Request
 
+from api.admission import Admission
 from api.json import Json
 from api.node_view import NodeView
+from api.openapi import HASH_PATTERN, HEIGHT_PATTERN
 from flockchain.crypto import HASH_BYTES
 from flockchain.errors import Malformed
 from flockchain.store.blob_store import BlobStore
@@ -14,8 +16,21 @@ from flockchain.store.reader import MAX_PAGE, Page, Reader
 from flockchain.types.ids import I63_MAX
 
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most items of this page.")]
-Cursor = Annotated[str | None, Query(max_length=512, description="`next_cursor` of the page before.")]
+Cursor = Annotated[
+    str | None,
+    Query(
+        max_length=512,
+        description="`next_cursor` of the page before.",
+        json_schema_extra={"format": "cursor"},
+    ),
+]
 Number = Annotated[int, Path(ge=0, le=I63_MAX)]
+AddressPath = Annotated[str, Path(description="flk1...", json_schema_extra={"format": "flk-address"})]
+AddressQuery = Annotated[
+    str | None, Query(description="flk1...", max_length=128, json_schema_extra={"format": "flk-address"})
+]
+HashPath = Annotated[str, Path(description="64 hex digits.", json_schema_extra={"pattern": HASH_PATTERN})]
+HeightPath = Annotated[str, Path(description="A height, or `latest`.", json_schema_extra={"pattern": HEIGHT_PATTERN})]
 DEFAULT_LIMIT = 50
 
 
@@ -24,12 +39,18 @@ class Services:
     reader: Reader
     node: NodeView
     blobs: BlobStore
+    admission: Admission
 
 
 def services(request: Request) -> Services:
     """Of the app that answers this request."""
     found: Services = request.app.state.services
     return found
+
+
+def client_of(request: Request) -> str:
+    """Its IP. Behind a proxy on this machine that sends `X-Forwarded-For`, uvicorn has put that in its place."""
+    return request.client.host if request.client is not None else ""
 
 
 def parse_hash(text: str) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+from msgspec.structs import replace
 
 from bench.report import Result, summarize
 from flockchain.client import Client, wait_until
@@ -23,18 +24,25 @@ from flockchain.devnet import (
     start_devnet,
     stop_devnet,
 )
+from flockchain.node.config import format_config, load_config
 from flockchain.txs import transfer
 
 ACCOUNTS = 96
 CHAIN_ID = "flockchain-bench"
 BATCH = 100
+UNLIMITED = 1_000_000
 LAG_S = 0.25
 """Longest a batch waits before it is sent: the generator sends `BATCH` or what is due by then."""
 
 
 @contextmanager
-def running_devnet(validators: int) -> Iterator[tuple[Devnet, float]]:
-    """A fresh devnet, and the seconds from command to height 2 on every node."""
+def running_devnet(
+    validators: int, *, client_txs_per_s: int = UNLIMITED, total_txs_per_s: int = UNLIMITED
+) -> Iterator[tuple[Devnet, float]]:
+    """A fresh devnet, and the seconds from command to height 2 on every node.
+
+    Its nodes take what they are offered, unless rates are given: a benchmark is one client that measures the node.
+    """
     with tempfile.TemporaryDirectory(prefix="flockchain-bench-") as folder:
         started = time.monotonic()
         devnet = create_devnet(
@@ -45,10 +53,19 @@ def running_devnet(validators: int) -> Iterator[tuple[Devnet, float]]:
             chain_id=CHAIN_ID,
         )
         try:
+            for index in range(validators):
+                _write_api(devnet.node_home(index), client_txs_per_s, total_txs_per_s)
             start_devnet(devnet)
             yield devnet, time.monotonic() - started
         finally:
             stop_devnet(devnet)
+
+
+def _write_api(home: Path, client_txs_per_s: int, total_txs_per_s: int) -> None:
+    path = home / "config.toml"
+    config = load_config(path)
+    api = replace(config.api, client_txs_per_s=client_txs_per_s, total_txs_per_s=total_txs_per_s)
+    path.write_text(format_config(replace(config, api=api)))
 
 
 def measure_start(runs: int) -> Result:

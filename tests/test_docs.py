@@ -261,7 +261,7 @@ def walk_routes() -> Iterator[str]:
     for module in [*modules, metrics]:
         for route in module.router.routes:
             methods: set[str] = getattr(route, "methods", None) or {"WS"}
-            yield from (f"{method} {route.path}" for method in methods - {"HEAD"})
+            yield from (f"{method} {getattr(route, 'path_format', route.path)}" for method in methods - {"HEAD"})
 
 
 def test_every_rest_path_is_named_and_every_named_path_exists() -> None:

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request
 from api.errors import NotFound
 from api.json import Json, render
 from api.proofs import Prove, fetch_proven
-from api.services import services
+from api.services import AddressPath, services
 from flockchain.crypto import parse_address
 from flockchain.types.rows import Account
 
@@ -13,7 +13,7 @@ router = APIRouter(prefix="/v1/accounts", tags=["chain"])
 
 
 @router.get("/{address}")
-async def get_account(request: Request, address: str, prove: Prove = False) -> Json:
+async def get_account(request: Request, address: AddressPath, prove: Prove = False) -> Json:
     """Balance and nonce of an address that the chain has met."""
     key, missing = parse_address(address), f"the chain has not met account {address}"
     if prove:

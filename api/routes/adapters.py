@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from api.errors import NotFound
 from api.json import Json, render
-from api.services import Services, parse_hash, services
+from api.services import HashPath, Services, parse_hash, services
 from flockchain.errors import Malformed, Refused
 from flockchain.types.rows import Adapter, TrainingRound
 
@@ -25,12 +25,21 @@ _PRIVATE_PHASES = ("enroll", "train")
 _RANGE = re.compile(r"bytes=(\d{1,18})?-(\d{1,18})?")
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18})")
 
-Range = Annotated[str | None, Header(alias="Range", description="`bytes=0-1023`, one range.")]
-ContentRange = Annotated[str | None, Header(description="`bytes 0-1023/4096`, or `bytes */4096` to ask how far it is.")]
+Range = Annotated[
+    str | None,
+    Header(alias="Range", description="`bytes=0-1023`, one range.", json_schema_extra={"format": "byte-range"}),
+]
+ContentRange = Annotated[
+    str | None,
+    Header(
+        description="`bytes 0-1023/4096`, or `bytes */4096` to ask how far it is.",
+        json_schema_extra={"format": "content-range"},
+    ),
+]
 
 
 @router.get("/{root}")
-async def get_adapter(request: Request, root: str) -> Json:
+async def get_adapter(request: Request, root: HashPath) -> Json:
     """Who recorded this root, for which round, and whether this node holds the bytes."""
     to, name = services(request), parse_hash(root)
     adapter, _ = _find(to, name)
@@ -38,7 +47,7 @@ async def get_adapter(request: Request, root: str) -> Json:
 
 
 @router.get("/{root}/blob", response_class=FileResponse)
-async def get_blob(request: Request, root: str, wanted: Range = None) -> FileResponse:
+async def get_blob(request: Request, root: HashPath, wanted: Range = None) -> FileResponse:
     """The bytes, whole or one range. 404 where this node does not hold them: ask another."""
     to, name = services(request), parse_hash(root)
     _check_published(*_find(to, name))
@@ -49,7 +58,7 @@ async def get_blob(request: Request, root: str, wanted: Range = None) -> FileRes
 
 
 @router.put("/{root}/blob")
-async def put_blob(request: Request, root: str, content_range: ContentRange = None) -> Json:
+async def put_blob(request: Request, root: HashPath, content_range: ContentRange = None) -> Json:
     """The bytes of a recorded root, whole or by ranges from the front; `received_bytes` says where to go on."""
     to, name = services(request), parse_hash(root)
     adapter, row = _find(to, name)

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 
 from api.errors import NotFound
 from api.json import Json, render_block, render_block_summary
-from api.services import DEFAULT_LIMIT, Cursor, Limit, parse_height, render_page, services
+from api.services import DEFAULT_LIMIT, Cursor, HeightPath, Limit, parse_height, render_page, services
 
 router = APIRouter(prefix="/v1/blocks", tags=["chain"])
 
@@ -18,7 +18,7 @@ async def get_blocks(request: Request, limit: Limit = DEFAULT_LIMIT, cursor: Cur
 
 
 @router.get("/{height}")
-async def get_block(request: Request, height: str) -> Json:
+async def get_block(request: Request, height: HeightPath) -> Json:
     """One block by its height, or `latest`. Transactions by hash: see `/v1/txs`."""
     with services(request).reader.snapshot() as chain:
         newest = chain.tip().height

@@ -4,14 +4,14 @@ from fastapi import APIRouter, Request
 
 from api.errors import NotFound
 from api.json import Json, render
-from api.services import parse_height, services
+from api.services import HeightPath, parse_height, services
 from flockchain.codec import encode
 
 router = APIRouter(prefix="/v1/light", tags=["chain"])
 
 
 @router.get("/{height}")
-async def get_light_block(request: Request, height: str) -> Json:
+async def get_light_block(request: Request, height: HeightPath) -> Json:
     """Header, commit, the validators of this height and of the next; a height or `latest`."""
     with services(request).reader.snapshot() as chain:
         newest = chain.tip().height

@@ -5,13 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from api.json import Json, render_receipt
-from api.services import DEFAULT_LIMIT, Cursor, Limit, render_page, services
+from api.services import DEFAULT_LIMIT, AddressQuery, Cursor, Limit, render_page, services
 from flockchain.crypto import parse_address
 from flockchain.types.ids import I63_MAX
 
 router = APIRouter(prefix="/v1/receipts", tags=["chain"])
 
-Account = Annotated[str | None, Query(description="flk1...", max_length=128)]
 Kind = Annotated[str | None, Query(description="reward, slash, refund, verdict ...", max_length=32)]
 Id = Annotated[int | None, Query(ge=0, le=I63_MAX)]
 
@@ -19,7 +18,7 @@ Id = Annotated[int | None, Query(ge=0, le=I63_MAX)]
 @router.get("")
 async def get_receipts(
     request: Request,
-    account: Account = None,
+    account: AddressQuery = None,
     kind: Kind = None,
     task: Id = None,
     round: Id = None,

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 
 from api.json import Json, render
 from api.proofs import Prove, fetch_proven
-from api.services import DEFAULT_LIMIT, Cursor, Limit, render_page, services
+from api.services import DEFAULT_LIMIT, AddressQuery, Cursor, Limit, render_page, services
 from flockchain.crypto import ADDRESS_PREFIX, parse_address
 from flockchain.errors import Malformed
 from flockchain.store.reader import Page, Snapshot
@@ -16,18 +16,18 @@ from flockchain.types.rows import Delegation, DelegationPool, Stake, Unbonding
 
 router = APIRouter(prefix="/v1/stakes", tags=["stake"])
 
-Owner = Annotated[str | None, Query(description="Account, flk1...", max_length=128)]
-Delegate = Annotated[
-    str | None, Query(description="Owner of the validator, or participant of the task", max_length=128)
+Target = Annotated[
+    str | None,
+    Query(
+        description="`task:<id>` or `validator:<address>`", max_length=128, json_schema_extra={"format": "stake-target"}
+    ),
 ]
-Delegator = Annotated[str | None, Query(description="Account, flk1...", max_length=128)]
-Target = Annotated[str | None, Query(description="`task:<id>` or `validator:<address>`", max_length=128)]
 
 
 @router.get("")
 async def get_stakes(
     request: Request,
-    owner: Owner = None,
+    owner: AddressQuery = None,
     target: Target = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
@@ -50,8 +50,8 @@ async def get_stakes(
 @router.get("/delegations")
 async def get_delegations(
     request: Request,
-    delegator: Delegator = None,
-    delegate: Delegate = None,
+    delegator: AddressQuery = None,
+    delegate: AddressQuery = None,
     target: Target = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
@@ -80,7 +80,7 @@ async def get_delegations(
 @router.get("/pools")
 async def get_pools(
     request: Request,
-    delegate: Delegate = None,
+    delegate: AddressQuery = None,
     target: Target = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
@@ -97,7 +97,7 @@ async def get_pools(
 
 @router.get("/unbonding")
 async def get_unbonding(
-    request: Request, owner: Owner = None, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+    request: Request, owner: AddressQuery = None, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> Json:
     """Stake on its way out, of an account or of all, in the order of release: `release_ms` is header time."""
     ref = make_account_ref(parse_address(owner)) if owner is not None else None

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from api.errors import NotFound
 from api.json import Json, render_pending_tx, render_tx
-from api.services import Services, parse_hash, services
+from api.services import HashPath, Services, client_of, parse_hash, services
 from flockchain.codec import decode
 from flockchain.crypto import sha256
 from flockchain.errors import Malformed, Refused
@@ -16,6 +17,15 @@ from flockchain.store.reader import StoredTx
 router = APIRouter(prefix="/v1/txs", tags=["transactions"])
 
 MAX_BATCH = 500
+
+
+class _HashConvertor(StringConvertor):
+    """Any word but `batch`, which takes POST alone: what is no hash gets a sentence and not a 404."""
+
+    regex = "(?!batch$)[^/]+"
+
+
+register_url_convertor("hash", _HashConvertor())
 MAX_WAIT_MS = 10_000
 _BYTES = {
     "requestBody": {
@@ -25,10 +35,10 @@ _BYTES = {
 }
 
 
-@router.get("/{tx_hash}")
+@router.get("/{tx_hash:hash}")
 async def get_tx(
     request: Request,
-    tx_hash: str,
+    tx_hash: HashPath,
     wait_ms: Annotated[int, Query(ge=0, le=MAX_WAIT_MS, description="Answer later, once it is final.")] = 0,
 ) -> Json:
     """A transaction by its hash: its result once a block holds it, `height` null while it waits for one."""
@@ -51,10 +61,13 @@ async def get_tx(
 @router.post("", openapi_extra=_BYTES)
 async def post_tx(request: Request) -> Json:
     """Canonical bytes of one `SignedTx`. The same bytes may be handed in again."""
+    to, client = services(request), client_of(request)
+    to.admission.check(client)
     data = await request.body()
     if not data:
         raise Malformed("the body is empty: it holds the canonical bytes of a signed transaction")
-    [answer] = await _submit(services(request), (data,))
+    to.admission.spend(client, 1)
+    [answer] = await _submit(to, (data,))
     if isinstance(answer, Refused):
         raise answer
     return {"hash": answer.hex()}
@@ -63,10 +76,13 @@ async def post_tx(request: Request) -> Json:
 @router.post("/batch", openapi_extra=_BYTES)
 async def post_txs(request: Request) -> Json:
     """A MessagePack array of at most 500 byte strings. Each is answered by itself, in order: a hash or an error."""
+    to, client = services(request), client_of(request)
+    to.admission.check(client)
     batch = decode(tuple[bytes, ...], await request.body())
     if not 1 <= len(batch) <= MAX_BATCH:
         raise Malformed(f"a batch holds 1 to {MAX_BATCH} transactions, this one {len(batch)}")
-    return {"results": [_render_answer(answer) for answer in await _submit(services(request), batch)]}
+    to.admission.spend(client, len(batch))
+    return {"results": [_render_answer(answer) for answer in await _submit(to, batch)]}
 
 
 async def _submit(to: Services, txs: Sequence[bytes]) -> list[bytes | Refused]:

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request
 from api.errors import NotFound
 from api.json import Json, render
 from api.proofs import Prove, fetch_proven
-from api.services import DEFAULT_LIMIT, Cursor, Limit, render_page, services
+from api.services import DEFAULT_LIMIT, AddressPath, Cursor, Limit, render_page, services
 from flockchain.crypto import parse_address
 from flockchain.store.reader import Snapshot
 from flockchain.types.delegation import get_share_ppm
@@ -25,7 +25,7 @@ async def get_validators(request: Request, limit: Limit = DEFAULT_LIMIT, cursor:
 
 
 @router.get("/{address}")
-async def get_validator(request: Request, address: str, prove: Prove = False) -> Json:
+async def get_validator(request: Request, address: AddressPath, prove: Prove = False) -> Json:
     """One validator by the address of its consensus key. A proof is of its row, not of what is added.
 
     `share_ppm`: what its delegators get of what they earn; null: it takes no delegation.

@@ -37,6 +37,8 @@ class P2pConfig(_Section, frozen=True, kw_only=True):
 class ApiConfig(_Section, frozen=True, kw_only=True):
     enabled: bool = True
     listen: str = "127.0.0.1:26601"
+    client_txs_per_s: PositiveCount = 200
+    total_txs_per_s: PositiveCount = 400
 
 
 class MempoolConfig(_Section, frozen=True, kw_only=True):
@@ -96,6 +98,8 @@ EXPLANATIONS: dict[str, str] = {
     "api": "The REST interface.",
     "api.enabled": "Whether this node answers REST requests.",
     "api.listen": "host:port of the REST interface. It has no login: expose it beyond this machine behind a proxy.",
+    "api.client_txs_per_s": "Transactions a second taken from one client; two seconds' worth at once.",
+    "api.total_txs_per_s": "Transactions a second taken from all clients together.",
     "mempool": "Transactions that wait for a block.",
     "mempool.max_txs": "Most transactions held; beyond it the lowest fee goes.",
     "mempool.max_bytes": "Most bytes held, canonical size.",

@@ -12,6 +12,7 @@ import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
 
+from api.admission import TxRates
 from api.app import create_app
 from api.node_view import MempoolView
 from flockchain.codec import encode
@@ -269,8 +270,10 @@ class _Runner:
         reader = Reader(self._home.chain)
         registry = CollectorRegistry()
         self._node.listeners.append(NodeMetrics(registry).on_block)
+        config = self._config.api
+        rates = TxRates(config.client_txs_per_s, config.total_txs_per_s)
         server = ApiServer(
-            self._config.api.listen, view, lambda: create_app(reader, view, self._blobs, registry=registry)
+            config.listen, view, lambda: create_app(reader, view, self._blobs, registry=registry, rates=rates)
         )
         self._node.listeners.append(server.publish)
         server.start()
