@@ -42,6 +42,7 @@ sim: setup
 	$(BIN)/python -m tests.simulator --seeds 10000 --app chain
 	$(BIN)/python -m tests.ledger --blocks 500 --ops 200 --seeds 20
 	$(BIN)/python -m tests.scenarios --seeds 20
+	$(BIN)/python -m tests.fuzz --frames 1000000
 	FLOCKCHAIN_OPENAPI_EXAMPLES=400 $(BIN)/python -m pytest tests/api/test_openapi_fuzz.py
 
 bench: setup
