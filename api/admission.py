@@ -32,7 +32,7 @@ class TxRates:
     """Transactions per second."""
 
     per_client: int = 200
-    of_all: int = 400
+    of_all: int = 250
 
 
 class Admission:

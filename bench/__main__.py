@@ -5,13 +5,14 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import catch_up, chain, demo, join, rest, simulator
+from bench import catch_up, chain, demo, flood, join, rest, simulator
 from bench.report import Result, make_document, save
 
 BENCHMARKS: dict[str, Callable[[], list[Result]]] = {
     "start": lambda: [chain.measure_start(runs=5)],
     "finality": lambda: chain.measure_idle(transfers=200),
     "throughput": lambda: chain.measure_throughput(validators=4, rate=500, seconds=60),
+    "flood": lambda: flood.measure_flood(seconds=60),
     "rest": rest.measure_rest,
     "simulator": lambda: simulator.measure_simulator(runs=5),
     "catch-up": lambda: [catch_up.measure_catch_up(blocks=2_000, runs=3)],

@@ -38,7 +38,7 @@ class ApiConfig(_Section, frozen=True, kw_only=True):
     enabled: bool = True
     listen: str = "127.0.0.1:26601"
     client_txs_per_s: PositiveCount = 200
-    total_txs_per_s: PositiveCount = 400
+    total_txs_per_s: PositiveCount = 250
 
 
 class MempoolConfig(_Section, frozen=True, kw_only=True):
