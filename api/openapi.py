@@ -25,6 +25,8 @@ _MEANINGS = {
     429: "Too much from one client; `Retry-After` says when.",
     503: "Not now: too busy, full, or not ready; `Retry-After` says when.",
 }
+_NAMES_ONE = frozenset({"prove", "height"})
+"""Parameters by which a path without an id in it asks for one thing, that may not be."""
 _ERROR: Json = {
     "type": "object",
     "required": ["error"],
@@ -77,7 +79,7 @@ def _add_errors(path: str, method: str, operation: Json) -> None:
     statuses = {503}
     if operation.get("parameters") or "requestBody" in operation:
         statuses.add(422)
-    if "{" in path or any(parameter["name"] == "prove" for parameter in operation.get("parameters", ())):
+    if "{" in path or any(parameter["name"] in _NAMES_ONE for parameter in operation.get("parameters", ())):
         statuses.add(404)
     if method in ("post", "put"):
         statuses |= {400, 413}
