@@ -177,6 +177,7 @@ class Node:
                 self.sync.forget(peer)
                 self.snapshots.forget(peer)
                 self.blobs.forget(peer)
+                self.txs.forget(peer)
             case Received(peer, channel, data):
                 try:
                     self._receive(peer, decode_message(channel, data), len(data))

@@ -16,6 +16,10 @@ FLUSH_MS = 5
 MAX_BATCH_BYTES = 256 * 1024
 MAX_GREETING_BYTES = 2**20
 """Of waiting transactions told to a new peer."""
+CHECKED_PER_S = 1_000
+"""New transactions of one peer that are checked; those beyond are dropped unread, and others may bring them."""
+CHECKED_BURST = 8_000
+"""A peer that was quiet, or greets with all that waits at it, may send so many at once."""
 FAULTY = frozenset({"malformed", "bad-signature", "wrong-chain", "wrong-key"})
 """Refusals that an honest peer never causes, whatever it has not heard yet."""
 
@@ -33,6 +37,8 @@ class TxGossip:
         self._outgoing_bytes = 0
         self._flushed_ms = 0
         self._is_flush_set = False
+        self._allowances: dict[PeerId, tuple[int, int]] = {}
+        """Per peer: thousandths of transactions that may still be checked, and as of when in milliseconds."""
 
     def submit(self, data: bytes) -> bytes:
         """Take a transaction from a client; returns its hash, raises `Refused` with what the next block would say."""
@@ -50,13 +56,18 @@ class TxGossip:
         return tx_hash
 
     def receive(self, peer: PeerId, batch: TxBatch) -> bool:
-        """Take a peer's transactions; True when any was new. Raises `Refused` when the peer is at fault."""
+        """Take a peer's transactions; True when any was new. Raises `Refused` when the peer is at fault.
+
+        What only our state refuses is nobody's fault, so it costs a peer nothing to send it: the allowance bounds it.
+        """
         new: list[bytes] = []
         fault: Refused | None = None
         for data in batch.txs:
             tx_hash = sha256(data)
             if self._mempool.is_seen(tx_hash):
                 continue
+            if not self._is_allowed(peer):
+                break
             try:
                 self._mempool.add(check_tx(self._ledger.state, data, self._clock.now_ms()), data)
                 self._mempool.note_seen(tx_hash)
@@ -71,6 +82,19 @@ class TxGossip:
         if fault is not None:
             raise fault
         return bool(new)
+
+    def forget(self, peer: PeerId) -> None:
+        """A peer is gone."""
+        self._allowances.pop(peer, None)
+
+    def _is_allowed(self, peer: PeerId) -> bool:
+        """A token bucket in integers, for one more transaction."""
+        now_ms = self._clock.now_ms()
+        left, since_ms = self._allowances.get(peer, (1_000 * CHECKED_BURST, now_ms))
+        left = min(1_000 * CHECKED_BURST, left + max(0, now_ms - since_ms) * CHECKED_PER_S)
+        is_allowed = left >= 1_000
+        self._allowances[peer] = (left - 1_000 if is_allowed else left, now_ms)
+        return is_allowed
 
     def greet(self, peer: PeerId) -> None:
         """Tell a new peer what waits here."""
