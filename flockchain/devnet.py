@@ -181,8 +181,14 @@ def _address(account: GenesisAccount) -> bytes:
 
 def _make_node(devnet: Devnet, genesis: Genesis, index: int, validators: int, base_port: int) -> None:
     peers = tuple(f"127.0.0.1:{p2p_port(base_port, other)}" for other in range(validators) if other != index)
+    limits = P2pConfig()
     config = Config(
-        p2p=P2pConfig(listen=f"127.0.0.1:{p2p_port(base_port, index)}", persistent_peers=peers),
+        p2p=P2pConfig(
+            listen=f"127.0.0.1:{p2p_port(base_port, index)}",
+            persistent_peers=peers,
+            max_inbound=max(limits.max_inbound, len(peers)),
+            max_outbound=max(limits.max_outbound, len(peers)),
+        ),
         api=ApiConfig(listen=f"127.0.0.1:{api_port(base_port, index)}"),
         blobs=BlobsConfig(max_bytes=8 * 2**30),
     )

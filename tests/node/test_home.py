@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from flockchain.devnet import create_devnet, find_free_base_port
 from flockchain.errors import Fault, Refused
 from flockchain.genesis import format_genesis
 from flockchain.node.config import EXPLANATIONS, ApiConfig, Config, P2pConfig, format_config, load_config
@@ -132,3 +133,10 @@ def test_a_spoilt_genesis_is_named_with_what_to_do(tmp_path: Path, spoil: Callab
         read_genesis(path)
     assert str(path) in str(found.value)
     assert "copy it again from another node, compare `flockchain genesis hash`" in str(found.value)
+
+
+def test_each_node_of_a_large_devnet_may_connect_with_every_other(tmp_path: Path) -> None:
+    devnet = create_devnet(tmp_path / "devnet", validators=20, base_port=find_free_base_port(20))
+    p2p = load_config(devnet.node_home(19) / "config.toml").p2p
+    assert len(p2p.persistent_peers) == 19
+    assert min(p2p.max_inbound, p2p.max_outbound) >= 19
