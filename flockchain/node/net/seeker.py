@@ -83,6 +83,8 @@ class Seeker:
         """One for each dial under way and each connection that came of one."""
         self._checks: set[PeerAddress] = set()
         """Dialled only to see whether they answer."""
+        self._saving: asyncio.Future[None] | None = None
+        """The last writing of the book, which goes on in its thread though the task that waits for it is cancelled."""
         self._next_seed_s = self._next_check_s = self._next_save_s = 0.0
 
     async def run(self) -> None:
@@ -169,11 +171,15 @@ class Seeker:
     async def _save(self) -> None:
         """Off the loop, for it waits for the disk; a full disk costs the memory of addresses, not the node."""
         path = self._discovery.book_path
+        if self._saving is not None:
+            await asyncio.wait((self._saving,))  # two that write one file at a time would mix
         self.book.is_changed = False
         if path is None:
             return
+        data = format_book(self.book)
+        self._saving = asyncio.get_running_loop().run_in_executor(None, save_book, path, data)
         try:
-            await asyncio.get_running_loop().run_in_executor(None, save_book, path, format_book(self.book))
+            await asyncio.shield(self._saving)
         except FlockchainError as error:
             log.warning("the address book was not saved: %s", error)
 

@@ -1,6 +1,7 @@
 """Peer exchange on real sockets: whoever knows one node finds the others, and is told nothing that it did not ask."""
 
 import asyncio
+import random
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from flockchain.codec import encode
 from flockchain.errors import Refused
+from flockchain.node.net.book_file import load_book
 from flockchain.node.net.contacts import Contact, make_contact
 from flockchain.node.net.exchange import MAX_CONTACTS_TOLD, ContactRequest, Contacts, Exchange
 from flockchain.node.net.framing import EXCHANGE_CHANNEL, cut_frame
@@ -58,6 +60,21 @@ def test_a_seed_is_enough_and_the_book_outlives_it(tmp_path: Path) -> None:
             await wait_until(lambda: other.network.peers() == [seed.id])
             async with party(3, listen=None, limits=EAGER, discovery=Discovery(book_path=path)) as node:
                 await wait_until(lambda: other.id in node.network.peers())
+
+    run(story)
+
+
+def test_a_book_that_is_being_written_when_the_node_stops_is_written_whole(tmp_path: Path) -> None:
+    async def story() -> None:
+        path = tmp_path / f"{asyncio.get_running_loop().__class__.__module__}.json"
+        hasty = replace(EAGER, seek_interval_s=0.0001, save_book_s=0.0)
+        for number in range(20):
+            async with party(1, limits=hasty, discovery=Discovery(book_path=path)) as node:
+                for port in range(1, 6):
+                    seeker_of(node).book.add(make_contact(id_of(2), f"10.{number}.0.1", port), bytes((127, 0, 0, 1)))
+                    await asyncio.sleep(0)
+        assert not path.with_name(path.name + ".damaged").exists()
+        assert len(load_book(path, id_of(1), random.Random(1))) >= 20
 
     run(story)
 
