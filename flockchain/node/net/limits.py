@@ -60,7 +60,8 @@ class NetworkLimits:
     close_timeout_s: float = 1.0
     """For the goodbye to leave."""
     first_redial_s: float = 0.2
-    max_redial_s: float = 30.0
+    max_redial_s: float = 10.0
+    """With `connect_timeout_s`: how long after an outage of any length a lost peer is dialled at the latest."""
     stable_connection_s: float = 10.0
     """A connection that held so long starts the redial delays from the first again."""
     seek_interval_s: float = 1.0
