@@ -21,8 +21,12 @@ class ReadOnlyFile(Generic[S]):
         self._make_snapshot = make_snapshot
         with faults(self._path):
             self._engine = open_reader(self._path)
-            with self._engine.begin() as connection:
-                check_current(connection, self._path)
+            try:
+                with self._engine.begin() as connection:
+                    check_current(connection, self._path)
+            except BaseException:
+                self._engine.dispose()
+                raise
 
     @contextmanager
     def snapshot(self) -> Iterator[S]:
