@@ -22,7 +22,6 @@ from flockchain.types.snapshot import StateManifest
 SERVED_BURST = 32
 SERVED_PER_S = 64
 """Questions of one peer that are answered; a part is half a MiB on average."""
-MANIFESTS_KEPT = 4
 
 
 class SnapshotService:
@@ -63,7 +62,9 @@ class SnapshotService:
         if self._folder is None:
             return ()
         first, last = self._store.first_height, self._store.height
-        heights = [height for height in self._folder.heights() if first <= height + 1 <= last]
+        held = self._folder.heights()
+        self._manifests = {height: manifest for height, manifest in self._manifests.items() if height in held}
+        heights = [height for height in held if first <= height + 1 <= last]
         found = [self._find(height) for height in reversed(heights[-MAX_OFFERS:])]
         return tuple(SnapshotOffer(manifest.height, manifest.depth) for manifest in found if manifest is not None)
 
@@ -75,7 +76,7 @@ class SnapshotService:
                 self._manifests[height] = self._folder.manifest(height)
             except FlockchainError:
                 return None  # none, or damaged: not to be offered
-            while len(self._manifests) > MANIFESTS_KEPT:
+            while len(self._manifests) > MAX_OFFERS:
                 del self._manifests[next(iter(self._manifests))]
         return self._manifests[height]
 

@@ -9,6 +9,7 @@ import httpx
 import msgspec
 import pytest
 
+from flockchain.cli.setback import set_back
 from flockchain.client import Client
 from flockchain.errors import Refused
 from flockchain.genesis import save_genesis
@@ -64,7 +65,7 @@ def get_error(url: str) -> tuple[int, dict[str, str]]:
     return answer.status_code, msgspec.json.decode(answer.content)["error"]
 
 
-def test_a_node_joins_by_a_snapshot_and_takes_the_blocks_above(tmp_path: Path) -> None:
+def test_a_node_joins_by_a_snapshot_takes_the_blocks_above_and_can_be_set_back(tmp_path: Path) -> None:
     chain = StoredChain(tmp_path / "old")
     chain.grow(1, elapsed_ms=time.time_ns() // 1_000_000 - GENESIS_TIME_MS - 600_000)
     chain.grow(SNAPSHOT - 1)
@@ -95,8 +96,13 @@ def test_a_node_joins_by_a_snapshot_and_takes_the_blocks_above(tmp_path: Path) -
             client.light_block(SNAPSHOT - 1)
         assert SnapshotFolder(home.snapshots).heights() == [SNAPSHOT], "kept, for others and to roll back to"
         assert not home.joining.exists()
+        assert new.kill(15) == 0
+        assert set_back(home, chain.genesis, TIP - 3, lambda *_: None)["state_root"] == chain.roots[TIP - 3].hex()
+        new.start()
+        wait_until(lambda: new.height() == TIP, 30)
+        assert new.status()["state_root"] == chain.roots[TIP].hex(), "the forgotten blocks came from the peer again"
     finally:
-        codes = [node.kill(15) for node in (new, old)]
+        codes = [node.kill(15) for node in (new, old) if node.process is not None]
     assert codes == [0, 0]
 
 
