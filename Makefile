@@ -44,6 +44,7 @@ sim: setup
 	$(BIN)/python -m tests.scenarios --seeds 20
 	$(BIN)/python -m tests.fuzz --frames 1000000
 	FLOCKCHAIN_OPENAPI_EXAMPLES=400 $(BIN)/python -m pytest tests/api/test_openapi_fuzz.py
+	$(BIN)/python -m tests.crash --processes 50
 
 bench: setup
 	$(BIN)/python -m bench

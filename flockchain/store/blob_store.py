@@ -95,7 +95,12 @@ class BlobStore:
     def missing(self, root: bytes) -> Sequence[int]:
         """Chunks of an expected file that are not here yet."""
         with self._lock, disk_faults(self._folder):
-            return [] if self.has(root) else self._partial(root).missing()
+            if self.has(root):
+                return []
+            partial = self._partial(root)
+            if partial.is_complete:  # an earlier process ended between its last chunk and its name
+                self._take_in(root, partial.data_path)
+            return partial.missing()
 
     def put_chunk(self, root: bytes, index: int, data: bytes, proof: Iterable[bytes]) -> None:
         """Keep a chunk after checking it against the root; raises `Refused`."""

@@ -21,14 +21,16 @@ READERS = 4
 LOG_BYTES = 16 * 2**20
 """Size from which the write-ahead log is due to be copied into the file, and to which it shrinks afterwards."""
 _CACHE_KIB = 32_768
+_SYNC = "PRAGMA synchronous=FULL"
+_USE_LOG = "PRAGMA journal_mode=WAL"
 
 
 def open_writer(path: Path) -> Engine:
     """Engine over one connection: WAL journal, an fsync per transaction, checkpoints only when we ask for one."""
     pragmas = (
         f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}",
-        "PRAGMA journal_mode=WAL",
-        "PRAGMA synchronous=FULL",
+        _USE_LOG,
+        _SYNC,
         "PRAGMA wal_autocheckpoint=0",
         f"PRAGMA journal_size_limit={LOG_BYTES}",
         f"PRAGMA cache_size=-{_CACHE_KIB}",
@@ -58,7 +60,10 @@ def _opener(uri: str, pragmas: tuple[str, ...]) -> Callable[[], sqlite3.Connecti
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         try:
             for pragma in pragmas:
-                connection.execute(pragma)
+                answer = connection.execute(pragma).fetchone()
+                if pragma == _USE_LOG and answer != ("wal",):
+                    # SQLite would go on with a rollback journal, whose last commit a power cut may undo.
+                    raise sqlite3.OperationalError(f"disk I/O error: {_USE_LOG} was answered {answer}")
         except BaseException:
             connection.close()
             raise
@@ -107,7 +112,10 @@ def _explain(path: Path, cause: str) -> str:
             f"{path.parent} away, and start: the node syncs from its peers"
         )
     if "unable to open" in lower:
-        return f"{path}: cannot be opened ({cause}): does it exist, and may this user write to its folder?"
+        return (
+            f"{path}: cannot be opened ({cause}): does it exist, and may this user write to its folder? Put it right "
+            "and start again"
+        )
     return f"{path}: {cause}: whole blocks are kept; put this right, then start again"
 
 

@@ -115,6 +115,9 @@ class Upload:
 
 def _write_at(path: Path, offset: int, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.seek(offset)
-        file.write(data)
+    try:
+        while data:
+            written_bytes = os.pwrite(descriptor, data, offset)
+            offset, data = offset + written_bytes, data[written_bytes:]
+    finally:
+        os.close(descriptor)
