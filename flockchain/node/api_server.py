@@ -94,6 +94,7 @@ class LiveNode:
         """Its answer on the node's loop: what it refuses is raised here, any other error stops the node."""
         loop = asyncio.get_running_loop()
         promise: asyncio.Future[T] = loop.create_future()
+        is_asked = False
 
         def answer(result: T) -> None:
             if not promise.done():
@@ -104,6 +105,8 @@ class LiveNode:
                 promise.set_exception(error)
 
         def ask() -> None:
+            nonlocal is_asked
+            is_asked = True
             try:
                 result = question()
             except Refused as refusal:
@@ -114,7 +117,12 @@ class LiveNode:
             else:
                 loop.call_soon_threadsafe(answer, result)
 
-        self._node_loop.call_soon_threadsafe(self._guard, ask)
+        def ask_unless_closed() -> None:
+            self._guard(ask)
+            if not is_asked:  # the guard lets nobody call a node that has stopped: do not wait for its answer
+                loop.call_soon_threadsafe(fail, Fault("this node is stopping: ask another one"))
+
+        self._node_loop.call_soon_threadsafe(ask_unless_closed)
         try:
             return await asyncio.wait_for(promise, ANSWER_TIMEOUT_S)
         except TimeoutError:

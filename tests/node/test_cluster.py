@@ -1,5 +1,6 @@
 """Four real nodes over simulated ports: decide, crash, lag, lose messages, and agree."""
 
+import asyncio
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from flockchain.codec import decode, encode
+from flockchain.errors import Fault
 from flockchain.execution.balances import get_account
+from flockchain.node.api_server import LiveNode
 from flockchain.node.ledger import BUSY_INTERVAL_MS
 from flockchain.node.messages import ProposalMessage, VoteMessage, decode_message
 from flockchain.node.ports import Channel
@@ -295,3 +298,17 @@ def test_a_clock_that_is_off_is_named_to_its_operator_and_stops_nobody(tmp_path:
     assert fast
     assert all("ms behind this node's clock, allowed are" in entry["reason"] for entry in fast)
     assert all("check NTP" in entry["reason"] for entry in fast)
+
+
+def test_a_request_to_a_node_that_has_stopped_is_answered_at_once(tmp_path: Path) -> None:
+    """Its guard lets nobody in any more; unanswered, the request would hold up the stop until it is cancelled."""
+    cluster = Cluster(tmp_path)
+    data = cluster.transfer("alice", "bob", 7)
+
+    async def ask() -> None:
+        view = LiveNode(cluster.machines[0].running, asyncio.get_running_loop(), lambda action: None, None)
+        async with asyncio.timeout(1):
+            await view.submit_all([data])
+
+    with pytest.raises(Fault, match="this node is stopping: ask another one"):
+        asyncio.run(ask())
