@@ -267,9 +267,9 @@ class ConsensusDriver:
         self._network.broadcast(Channel.CONSENSUS, encode(message))
 
     def signed_polka(self, proposal: Proposal) -> tuple[SignedVote, ...]:
-        """The proof of lock of a re-proposal; empty for a fresh one."""
+        """The proof of lock of a re-proposal; empty for a fresh one, and for one that lies about its valid round."""
         polka = self.core.polka(proposal.height, proposal.valid_round)
-        return self.book.signed_votes(polka.votes) if polka else ()
+        return self.book.signed_votes(polka.votes) if polka and polka.value_id == proposal.value_id else ()
 
     # -- what intake and replay share ----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@
     questions of peers that join     SnapshotService
     transactions                     TxGossip, Mempool
     adapter files                    BlobExchange
+    an equivocation                  Accuser
     a decided block                  Ledger: executed, persisted; then `_settle` tells all of the above
 
 Synchronous and single-threaded: every entry is a method that returns when the effects are performed. Nothing here
@@ -23,9 +24,9 @@ import structlog
 from flockchain.errors import Refused, UpgradeNeeded
 from flockchain.execution.block import BlockOutcome, check_tx, compute_next_due_ms, is_block_due
 from flockchain.node.blob_exchange import BlobExchange
-from flockchain.node.consensus_driver import ConsensusDriver, Signed
+from flockchain.node.consensus_driver import ConsensusDriver
 from flockchain.node.consensus_intake import ConsensusIntake
-from flockchain.node.evidence import make_slash
+from flockchain.node.evidence import Accuser
 from flockchain.node.gossip import TICK_MS, Gossip
 from flockchain.node.ledger import Ledger
 from flockchain.node.mempool import Limits, Mempool
@@ -122,13 +123,14 @@ class Node:
             signer=signer,
             wal=wal,
             on_decided=self._apply,
-            on_equivocation=self._report,
+            on_equivocation=lambda first, second: self.accuser.note(first, second),
         )
         self.intake = ConsensusIntake(self.driver, self.ledger, self.mempool, clock)
         self.gossip = Gossip(self.ledger, self.driver, self.intake, network, clock)
         self.sync = BlockSync(self.ledger, network, clock, self._settle)
         self.snapshots = SnapshotService(store, snapshots, network, clock)
         self.txs = TxGossip(self.ledger, self.mempool, network, clock, self.gossip)
+        self.accuser = Accuser(self.ledger, self.mempool, signer, clock, self.txs.submit)
         self.blobs = BlobExchange(self.ledger.state, blobs, network, clock, replicate=options.replicate_blobs)
         self.listeners: list[BlockListener] = []
         self._clock = clock
@@ -295,6 +297,7 @@ class Node:
         if self.mempool.due_txs:
             self.mempool.recheck_due(lambda data: check_tx(self.ledger.state, data, now_ms))
         self.mempool.adopt(self.ledger.params.fees)
+        self.accuser.report()
         for block, _, outcome in decided:
             self.blobs.on_block(outcome.write_set)
             for listener in self.listeners:
@@ -314,17 +317,6 @@ class Node:
         if self._early:
             self._clock.call_later(0, self._feed_early)
         self._schedule_start()
-
-    def _report(self, first: Signed, second: Signed) -> None:
-        """Send the evidence against an equivocator; refusals mean that the chain knows already."""
-        who = first.validator if isinstance(first, SignedVote) else first.proposer
-        log.warning("equivocation", validator=who.hex(), height=first.body.height, round=first.body.round)
-        if self._signer is None or who == self._signer.address:
-            return
-        try:
-            self.txs.submit(make_slash(self.ledger, self._signer, first, second, self._clock.now_ms()))
-        except Refused as refusal:
-            log.warning("evidence-not-sent", reason=refusal.message)
 
     # -- when to begin the next height --------------------------------------------------------------------------------
 

@@ -9,12 +9,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from flockchain.codec import decode, encode
+from flockchain.consensus.messages import Proposal
 from flockchain.errors import Fault
 from flockchain.execution.balances import get_account
 from flockchain.node.api_server import LiveNode
 from flockchain.node.ledger import BUSY_INTERVAL_MS
 from flockchain.node.messages import ProposalMessage, VoteMessage, decode_message
-from flockchain.node.ports import Channel
+from flockchain.node.ports import Channel, Received
 from flockchain.types.chain import PREVOTE, Block, ProposalBody, VoteBody
 from flockchain.types.rows import ValidatorRow
 from tests.support.cluster import Cluster, Machine
@@ -212,6 +213,57 @@ def test_an_equivocator_is_reported_slashed_and_out(tmp_path: Path) -> None:
     cluster.world.run_for(5_000)
     assert all(member.address != address for member in witness.running.ledger.members(witness.height + 1))
     cluster.check_agreement()
+
+
+def test_two_equivocators_seen_at_one_height_are_both_punished(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, validators=7)
+    cluster.run_to(2)
+    culprits, witness = cluster.machines[5:], cluster.machines[0]
+    height = cluster.min_height() + 1
+    addresses = [culprit.signer.address for culprit in culprits if culprit.signer is not None]
+    for culprit in culprits:
+        culprit.kill()
+    cluster.world.run_for(100)
+    for culprit in culprits:
+        cluster.net.links.add(frozenset((culprit.id, witness.id)))
+        for block_id in (b"a" * 32, b""):
+            vote = cluster.txs.sign_vote(culprit.name, VoteBody(PREVOTE, height, 0, block_id))
+            cluster.net.transmit(culprit.id, witness.id, Channel.CONSENSUS, encode(VoteMessage((vote,))))
+
+    def are_out() -> bool:
+        state = witness.running.ledger.state
+        return all(state.get(ValidatorRow, address).tombstoned for address in addresses)
+
+    cluster.world.run_until(are_out)
+    cluster.check_agreement()
+
+
+def test_an_equivocation_at_the_first_height_is_punished_when_the_chain_knows_that_height(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    culprit, witness = cluster.machines[3], cluster.machines[0]
+    assert culprit.signer is not None
+    address = culprit.signer.address
+    for block_id in (b"a" * 32, b""):
+        vote = cluster.txs.sign_vote("val3", VoteBody(PREVOTE, 1, 0, block_id))
+        witness.running.handle(Received(culprit.id, Channel.CONSENSUS, encode(VoteMessage((vote,)))))
+    assert witness.height == 0
+    cluster.world.run_until(lambda: witness.running.ledger.state.get(ValidatorRow, address).tombstoned)
+
+
+def test_who_passes_on_a_lie_about_a_valid_round_is_not_blamed_for_it(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.run_to(2)
+    cluster.world.run_for(1_000)
+    node = cluster.machines[0].running
+    height = node.ledger.height + 1
+    node.driver.begin_height()
+    votes = [cluster.txs.sign_vote(f"val{i}", VoteBody(PREVOTE, height, 0, b"v" * 32)) for i in range(1, 4)]
+    node.handle(Received(cluster.machines[1].id, Channel.CONSENSUS, encode(VoteMessage(tuple(votes)))))
+    assert node.driver.core.polka(height, 0) is not None
+    lie = Proposal(height, 1, b"w" * 32, 0, node.ledger.proposer_of(height, 1))
+    assert node.driver.signed_polka(lie) == ()
+    truth = Proposal(height, 1, b"v" * 32, 0, node.ledger.proposer_of(height, 1))
+    assert len(node.driver.signed_polka(truth)) == 3
 
 
 @pytest.mark.parametrize("seed", range(6))
