@@ -5,46 +5,48 @@ import multiprocessing
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 
-from .faults import SIZES
-from .replica import HEIGHTS
-from .run import APPS, Finding, simulate, size_of
-from .world import Outcome
+from .node.mutants import print_table
+from .run import APPS, Finding, Outcome, simulate, size_of, sizes_of
 
 REPORT_S = 5
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
-    sizes = tuple(int(size) for size in options.n.split(","))
+    if options.mutants:
+        return print_table(options.seeds)
+    sizes = tuple(int(size) for size in options.n.split(",")) if options.n else sizes_of(options.app)
     jobs = [(seed, size_of(seed, sizes)) for seed in range(options.first, options.first + options.seeds)]
     if options.trace:
         return _trace(jobs, options.app)
     workers = min(options.jobs, len(jobs))
-    extent = f"{len(jobs)} seeds from {options.first}, {HEIGHTS} heights each, n in {sizes}"
-    print(f"{extent}, app {options.app}, {workers} processes", flush=True)
+    print(f"{len(jobs)} seeds from {options.first}, n in {sizes}, app {options.app}, {workers} processes", flush=True)
     begin = time.monotonic()
-    events = crashes = highest_round = done = 0
-    reported = begin
+    totals: Counter[str] = Counter()
+    reported, done, highest_round = begin, 0, 0
     for result in _results(jobs, workers, options.app):
         if isinstance(result, Finding):
             print(f"seed {result.seed}, n {result.n}: {result.what}\nreplay: {result.replay}", flush=True)
             return 1
         done += 1
-        events += result.events
-        crashes += result.crashes
+        totals.update({" events": result.events, " crashes": result.crashes, " heights": result.heights})
+        totals.update(result.counts)
         highest_round = max(highest_round, result.highest_round)
         if (now := time.monotonic()) - reported >= REPORT_S:
             reported = now
             left_s = (now - begin) / done * (len(jobs) - done)
-            print(f"  {done}/{len(jobs)} seeds, {events:,} events, about {left_s:.0f} s left", flush=True)
+            print(f"  {done}/{len(jobs)} seeds, {totals[' events']:,} events, about {left_s:.0f} s left", flush=True)
     seconds = time.monotonic() - begin
+    _print_counts(totals)
     print(
-        f"no finding: {done} seeds, {done * HEIGHTS:,} heights, {events:,} events, {crashes:,} crashes, "
-        f"rounds up to {highest_round}; {seconds:.1f} s, {events / seconds:,.0f} events/s"
+        f"no finding: {done} seeds, {totals[' heights']:,} heights, {totals[' events']:,} events, "
+        f"{totals[' crashes']:,} crashes, rounds up to {highest_round}; {seconds:.1f} s, "
+        f"{totals[' events'] / seconds:,.0f} events/s"
     )
     return 0
 
@@ -53,10 +55,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.simulator", description="Simulate seeded networks.")
     parser.add_argument("--seeds", type=_positive, default=300, help="how many seeds (default 300)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
-    parser.add_argument("--n", default=",".join(map(str, SIZES)), help="network sizes, one per seed in turn")
-    parser.add_argument("--app", choices=APPS, default="toy", help="what is decided about (chain: the real execution)")
+    parser.add_argument("--n", default="", help="network sizes, one per seed in turn (default: those of the app)")
+    parser.add_argument("--app", choices=APPS, default="toy", help="what is simulated (node: the real node)")
     parser.add_argument("--jobs", type=_positive, default=os.cpu_count() or 1, help="processes (default: all cores)")
     parser.add_argument("--trace", action="store_true", help="print every step, in this process")
+    parser.add_argument("--mutants", action="store_true", help="how many seeds each bug planted in the node survives")
     return parser.parse_args(arguments)
 
 
@@ -80,10 +83,17 @@ def _results(jobs: list[tuple[int, int]], workers: int, app: str) -> Iterator[Ou
             pool.shutdown(cancel_futures=True)
 
 
+def _print_counts(totals: Counter[str]) -> None:
+    """How often what happened, over all seeds."""
+    for name, number in sorted(totals.items()):
+        if not name.startswith((" ", "round ")):
+            print(f"  {number:>9,}  {name}")
+
+
 def _trace(jobs: list[tuple[int, int]], app: str) -> int:
     results = [simulate(seed, n, app, trace=print) for seed, n in jobs]
     for result in results:
-        print(result if isinstance(result, Outcome) else f"{result.what}\nreplay: {result.replay}")
+        print(f"{result.what}\nreplay: {result.replay}" if isinstance(result, Finding) else result)
     return int(any(isinstance(result, Finding) for result in results))
 
 

@@ -4,15 +4,38 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from .app import ToyApp
 from .chain_app import ChainApp
 from .faults import SIZES
 from .invariants import Violation
-from .world import AppFactory, Outcome, World
+from .node.run import SIZES as NODE_SIZES
+from .node.run import run_seed, run_split
+from .world import AppFactory, World
 
-APPS = ("toy", "chain")
-"""`toy`: a hash chain, for many seeds; `chain`: the real execution."""
+APPS = ("toy", "chain", "node", "split")
+"""`toy`, `chain`: the consensus core over a hash chain, for many seeds, and over the real execution. `node`: the real
+node. `split`: real nodes with too many faulty ones; the chain must fork."""
+
+
+class Outcome(Protocol):
+    """What one seed was."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def events(self) -> int: ...
+    @property
+    def heights(self) -> int: ...
+    @property
+    def crashes(self) -> int: ...
+    @property
+    def highest_round(self) -> int: ...
+    @property
+    def counts(self) -> dict[str, int]: ...
 
 
 @dataclass(frozen=True)
@@ -29,16 +52,25 @@ class Finding:
         return f"python -m tests.simulator --first {self.seed} --seeds 1 --n {self.n} --app {self.app} --trace"
 
 
+def sizes_of(app: str) -> tuple[int, ...]:
+    """Network sizes, one per seed in turn."""
+    return NODE_SIZES if app == "node" else SIZES
+
+
 def size_of(seed: int, sizes: tuple[int, ...] = SIZES) -> int:
     """How many validators a seed's network has."""
     return sizes[seed % len(sizes)]
 
 
 def simulate(seed: int, n: int, app: str = "toy", trace: Callable[[str], None] | None = None) -> Outcome | Finding:
-    """One network, ten heights. A failed assertion of the core is a finding like a broken invariant."""
+    """One network. A failed assertion of the program is a finding like a broken invariant."""
     assert app in APPS
-    new_app: AppFactory = ToyApp if app == "toy" else partial(ChainApp, n)
     try:
+        if app == "node":
+            return run_seed(seed, n, trace)
+        if app == "split":
+            return run_split(seed, n, trace)
+        new_app: AppFactory = ToyApp if app == "toy" else partial(ChainApp, n)
         return World(seed, n, new_app, trace=trace).run()
     except Violation as violation:
         return Finding(seed, n, app, str(violation))

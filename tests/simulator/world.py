@@ -39,6 +39,12 @@ class Outcome:
     virtual_ms: int
     crashes: int
     highest_round: int
+    heights: int = HEIGHTS
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Nothing beyond the fields is counted here."""
+        return {}
 
 
 class World:

@@ -1,0 +1,397 @@
+"""One network of real nodes, from its first event to the end of its liveness phase."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from heapq import heappop, heappush
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from flockchain.crypto import sha256 as hash_bytes
+from flockchain.errors import Refused
+from flockchain.node.messages import (
+    BlockRequest,
+    BlockResponse,
+    Message,
+    ProposalMessage,
+    VoteMessage,
+    decode_message,
+)
+from flockchain.node.ports import Channel, Decided, PeerId
+from flockchain.node.sync import SILENT_POINTS
+from flockchain.types.chain import SignedVote
+
+from ...support.ledger import make_address
+from ..invariants import Violation
+from .adversary import Adversary, Held
+from .dice import Dice
+from .genesis import PARAMS, PAYERS, Pen, key_of, make_genesis
+from .heckler import INTERVAL_MS, Heckler
+from .invariants import Invariants
+from .machine import Machine
+from .network import HOLD, Links
+from .plots import PLOTS, Plot
+from .scenario import SAFETY_HEIGHTS, SAFETY_MS, TOLERATED_SKEW_MS, Scenario, draw_scenario
+
+START_MS = 1_700_000_010_000
+LIVENESS_MS = 120_000
+LIVENESS_HEIGHTS = 3
+EVENTS_LIMIT = 200_000
+PAYMENT_MS = 150
+WISH_MS = 500
+RAM = Path("/dev/shm")
+"""Where the real SQLite files go, if the system has it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one seed was."""
+
+    seed: int
+    n: int
+    events: int
+    virtual_ms: int
+    heights: int
+    counts: dict[str, int]
+    digest: str
+    """sha256 over the event log."""
+
+    @property
+    def crashes(self) -> int:
+        return self.counts.get("a node crashed", 0)
+
+    @property
+    def highest_round(self) -> int:
+        return max((int(name.rpartition(" ")[2]) for name in self.counts if name.startswith("round ")), default=0)
+
+
+class World:
+    """`run` returns an `Outcome` or raises `Violation`."""
+
+    safety_heights = SAFETY_HEIGHTS
+
+    def __init__(
+        self,
+        seed: int,
+        n: int,
+        trace: Callable[[str], None] | None = None,
+        scenario: Scenario | None = None,
+        plots: Sequence[type[Plot]] = PLOTS,
+    ) -> None:
+        self.scenario = scenario or draw_scenario(seed, n)
+        self.dice = Dice("world", seed, n)
+        self.now_ms = START_MS
+        self.is_healed = False
+        self.counts: Counter[str] = Counter()
+        self.genesis = make_genesis(self.scenario.powers)
+        self.genesis_hash = self.genesis.hash()
+        self.pen = Pen(self.genesis_hash)
+        self.machines: dict[PeerId, Machine] = {}
+        self._trace = trace
+        self._log = sha256()
+        self._events = 0
+        self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self._order = count()
+        self._cancelled: set[int] = set()
+        self._decoded: dict[bytes, Message] = {}
+        self._checked: set[tuple[PeerId, bytes]] = set()
+        self._included: set[bytes] = set()
+        self._wishes: set[bytes] = set()
+        self._convicts: set[bytes] = set()
+        """Whom an honest node saw signing twice after everything healed."""
+        self._cleanup = ExitStack()
+        self._goal = 0
+        honest = [key_of(f"val{i}").address for i in self.scenario.honest]
+        lead_ms = PARAMS.consensus.precision_ms + TOLERATED_SKEW_MS
+        self.invariants = Invariants(self.genesis, frozenset(honest), lead_ms)
+        self.sets = self.invariants.sets
+        self._set_up(plots)
+
+    def _set_up(self, plots: Sequence[type[Plot]]) -> None:
+        scenario = self.scenario
+        folder = None
+        if scenario.is_on_files:
+            place = RAM if RAM.is_dir() else None
+            folder = Path(self._cleanup.enter_context(TemporaryDirectory(prefix="flock-sim-", dir=place)))
+        for index in scenario.honest:
+            machine = Machine(self, index, scenario.skews_ms[index], folder)
+            self.machines[machine.id] = machine
+        faulty = {f"val{index}": make_address(f"node{index}") for index in scenario.byzantine}
+        self.adversary = Adversary(self, faulty, self.pen, plots, scenario.falls_silent)
+        self.heckler = Heckler(self, make_address("stranger"), self.adversary)
+        numbers = {make_address(f"node{index}"): index for index in range(scenario.n)}
+        numbers[self.heckler.peer] = scenario.n
+        self.links = Links(self, numbers)
+
+    # -- the run ------------------------------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        with self._cleanup:
+            try:
+                self._begin()
+                self._run()
+            finally:
+                if self.scenario.is_on_files:
+                    for machine in self.machines.values():
+                        machine.store.close()
+        return self.make_outcome()
+
+    def make_outcome(self) -> Outcome:
+        counts = {name: number for name, number in sorted(self.counts.items()) if number}
+        heights = max(machine.store.height for machine in self.machines.values())
+        seed, n, digest = self.scenario.seed, self.scenario.n, self._log.hexdigest()
+        return Outcome(seed, n, self._events, self.elapsed_ms, heights, counts, digest)
+
+    def _begin(self) -> None:
+        scenario = self.scenario
+        if scenario.is_on_files:
+            self.count("stores were SQLite files")
+        if any(abs(skew) > TOLERATED_SKEW_MS for skew in scenario.skews_ms):
+            self.count("a clock was far off")
+        for machine in self.machines.values():
+            machine.start()
+        for peer in self.machines:
+            self.links.connect_to_all(peer)
+        by_index = {index: self.machines[make_address(f"node{index}")] for index in scenario.honest}
+        for when_ms, index, steps in scenario.crashes:
+            if index in by_index:
+                self.call_in(when_ms, partial(self._doom, by_index[index], steps))
+        for when_ms, one, other in scenario.resets:
+            self.call_in(when_ms, partial(self._reset, make_address(f"node{one}"), make_address(f"node{other}")))
+        self.call_in(scenario.clocks_right_ms, self._set_clocks_right)
+        self.call_in(PAYMENT_MS, self._pay)
+        self.call_in(INTERVAL_MS, self._heckle)
+
+    def _run(self) -> None:
+        deadline_ms = SAFETY_MS
+        while not self._is_finished():
+            when_ms, order, action = heappop(self._heap)
+            if order in self._cancelled:
+                self._cancelled.discard(order)
+                continue
+            self.now_ms = when_ms
+            if not self.is_healed and (self.elapsed_ms >= SAFETY_MS or self._best_height() >= self.safety_heights):
+                self._heal()
+                deadline_ms = self.elapsed_ms + LIVENESS_MS
+            self._events += 1
+            action()
+            if self.is_healed and (self.elapsed_ms > deadline_ms or self._events > EVENTS_LIMIT):
+                self._give_up()
+
+    def _heal(self) -> None:
+        self.note("everything heals")
+        self.is_healed = True
+        self._goal = self._best_height() + LIVENESS_HEIGHTS
+        self.adversary.heal()
+        for machine in self.machines.values():
+            machine.skew_ms = 0
+            machine.steps_to_crash = 0
+            machine.falls_in_commit = False
+            if machine.node is None:
+                machine.start()
+        for peer in self.machines:
+            self.links.connect_to_all(peer)
+        self.call_in(WISH_MS, self._wish)
+
+    def _is_finished(self) -> bool:
+        return (
+            self.is_healed
+            and all(machine.store.height >= self._goal for machine in self.machines.values())
+            and len(self._wishes) == len(self.machines)
+            and self._wishes <= self._included
+            and self._convicts <= self.invariants.tombstoned
+        )
+
+    def _give_up(self) -> None:
+        heights = [machine.store.height for machine in self.machines.values()]
+        after = f"{LIVENESS_MS} ms after everything healed"
+        if min(heights) < self._goal:
+            raise Violation("liveness", f"heights {heights}, not {self._goal}, {after}")
+        if not self._wishes <= self._included or len(self._wishes) < len(self.machines):
+            raise Violation("inclusion", f"of {len(self.machines)} transactions some are in no block {after}")
+        raise Violation("punishment", f"{len(self._convicts)} were seen signing twice and not all punished {after}")
+
+    def _best_height(self) -> int:
+        return max(machine.store.height for machine in self.machines.values())
+
+    # -- time and the event log ---------------------------------------------------------------------------------------
+
+    @property
+    def elapsed_ms(self) -> int:
+        return self.now_ms - START_MS
+
+    def call_at(self, when_ms: int, action: Callable[[], None]) -> Callable[[], None]:
+        order = next(self._order)
+        heappush(self._heap, (max(when_ms, self.now_ms), order, action))
+        return lambda: self._cancelled.add(order)
+
+    def call_in(self, delay_ms: int, action: Any) -> None:
+        self.call_at(self.now_ms + delay_ms, action)
+
+    def count(self, what: str) -> None:
+        self.counts[what] += 1
+
+    def note(self, *what: object) -> None:
+        """A line of the event log."""
+        line = f"{self.elapsed_ms} {' '.join(map(str, what))}"
+        self._log.update(line.encode() + b"\n")
+        if self._trace is not None:
+            self._trace(line)
+
+    # -- faults -------------------------------------------------------------------------------------------------------
+
+    def _doom(self, machine: Machine, steps: int) -> None:
+        if not self.is_healed:
+            machine.steps_to_crash = steps
+            machine.falls_in_commit = not steps
+
+    def _set_clocks_right(self) -> None:
+        for machine in self.machines.values():
+            if abs(machine.skew_ms) > TOLERATED_SKEW_MS:
+                machine.skew_ms = 0
+
+    def _reset(self, one: PeerId, other: PeerId) -> None:
+        self.count("a connection broke")
+        self.links.disconnect(one, other)
+        self.call_in(self.dice.between(50, 1_000), partial(self.links.connect, one, other))
+
+    def on_crash(self, machine: Machine) -> None:
+        self.note(machine.name, "crashes")
+        self.count("a node crashed")
+        self.links.disconnect_from_all(machine.id)
+        self.call_in(self.dice.pick((1, 50, 1_000)), partial(self._restart, machine))
+
+    def _restart(self, machine: Machine) -> None:
+        if machine.node is None:
+            self.note(machine.name, "restarts")
+            machine.start()
+            self.links.connect_to_all(machine.id)
+
+    def _heckle(self) -> None:
+        if not self.is_healed or not self.scenario.falls_silent:
+            self.heckler.act()
+            self.call_in(self.dice.between(1, 2 * INTERVAL_MS), self._heckle)
+
+    # -- transactions -------------------------------------------------------------------------------------------------
+
+    def _pay(self) -> None:
+        """Someone pays somewhere, so that there is work."""
+        self.call_in(self.dice.between(1, 2 * PAYMENT_MS), self._pay)
+        machine = self.dice.pick(list(self.machines.values()))
+        if machine.node is not None:
+            payer = self.dice.pick(PAYERS)
+            nonce = machine.node.ledger.next_nonce(key_of(payer).address)
+            self._submit(machine, self.pen.transfer(payer, nonce, self.now_ms, self.dice.between(1, 9)))
+
+    def _wish(self) -> None:
+        """One transaction for each honest node, of an account that sends nothing else."""
+        for number, machine in enumerate(self.machines.values()):
+            data = self.pen.transfer(f"wish{number}", 0, self.now_ms)
+            self._wishes.add(hash_bytes(data))
+            self._submit(machine, data)
+
+    def _submit(self, machine: Machine, data: bytes) -> None:
+        def submit() -> None:
+            try:
+                machine.running.submit(data)
+            except Refused as refusal:
+                self.note(machine.name, "refuses", refusal.code)
+
+        machine.handling = "client"
+        machine.guard(submit)
+
+    # -- what machines do ---------------------------------------------------------------------------------------------
+
+    def on_start(self, machine: Machine) -> None:
+        self.note(machine.name, "starts at", machine.store.height)
+
+    def on_progress(self, machine: Machine) -> None:
+        core = machine.running.driver.core
+        if machine.running.driver.is_active and core.height in self.sets:
+            if core.round and (key := f"round {core.round}") not in self.counts:
+                self.count(key)
+            self.adversary.on_round(core.height, core.round)
+
+    def on_persist(self, machine: Machine, decided: Decided) -> None:
+        block, commit, outcome = decided
+        self.note(machine.name, "decides", block.height, commit.round, len(block.txs), len(commit.signatures))
+        self.invariants.check_decided(decided, self.now_ms)
+        self._included.update(result.hash for result in outcome.results)
+        core = machine.running.driver.core
+        if core.height == block.height and core.decided is not None:
+            self.count("a height was decided by consensus")
+        else:
+            self.count(f"a height was learnt by {'a decision' if machine.handling == 'Decision' else 'block sync'}")
+        if commit.round:
+            self.count("a height was decided after round 0")
+
+    def on_evidence(self, machine: Machine, first: Any, second: Any) -> None:
+        is_vote = isinstance(first, SignedVote)
+        offender = first.validator if is_vote else first.proposer
+        steps = [(m.body.height, m.body.round, m.body.kind if is_vote else 0) for m in (first, second)]
+        is_proof = steps[0] == steps[1] and first.body.block_id != second.body.block_id
+        self.invariants.check_evidence(offender, is_proof)
+        self.count("an equivocation was found")
+        if self.is_healed:
+            self._convicts.add(offender)
+
+    def on_penalty(self, machine: Machine, peer: PeerId, points: int, reason: str) -> None:
+        self.note(machine.name, "blames", points, reason.split(":")[0].split(" ")[0])
+        if peer in self.machines and points > SILENT_POINTS:
+            raise Violation("honest peer blamed", f"{machine.name} blames {self.machines[peer].name}: {reason}")
+        self.links.blame(machine, peer, points)
+
+    def transmit(self, sender: Machine, target: PeerId, channel: Channel, data: bytes) -> bool:
+        message = self.decode(channel, data)
+        if (sender.id, data) not in self._checked:
+            self._checked.add((sender.id, data))
+            self._check_own(sender, message)
+        if target not in self.machines:
+            if target == self.heckler.peer or isinstance(message, BlockRequest):
+                self.heckler.hear(sender.id, channel, message, data)
+            return True
+        route_ms = None if self.is_healed else self.adversary.route(sender, target, message, channel, data)
+        if route_ms != HOLD:
+            self.links.send(sender.id, target, channel, data, route_ms)
+        return True
+
+    def _check_own(self, sender: Machine, message: Message) -> None:
+        """What a node says for the first time in its own name."""
+        signed: list[Any] = []
+        if isinstance(message, VoteMessage):
+            signed = [vote for vote in message.votes if vote.validator == sender.key.address]
+        elif isinstance(message, ProposalMessage) and message.proposal.proposer == sender.key.address:
+            signed = [message.proposal]
+            self.adversary.hear(message)
+            if message.proposal.body.valid_round >= 0:
+                self.count("a locked value was proposed again")
+        elif isinstance(message, BlockResponse):
+            self.count("a block request was served")
+        for one in signed:
+            self.invariants.check_signature(one)
+        if signed and sender.node is not None and not sender.node.driver._is_replaying:
+            self.invariants.check_lock(sender.key.address, sender.node)
+
+    def send_direct(self, sender: PeerId, target: PeerId, channel: Channel, data: bytes) -> None:
+        """A faulty peer's message: never lost, and always in time."""
+        self.links.deliver_after(self.dice.between(0, 3), sender, target, channel, data)
+
+    def release(self, held: Sequence[Held]) -> None:
+        for sender, target, channel, data in held:
+            self.links.deliver_after(self.dice.between(1, 50), sender.id, target, channel, data)
+
+    def kind_of(self, data: bytes) -> str:
+        """Name of an honest message; those of others are not looked at."""
+        return type(self._decoded.get(data)).__name__
+
+    def decode(self, channel: Channel, data: bytes) -> Message:
+        """What `decode_message` says, each message of this network once."""
+        message = self._decoded.get(data)
+        if message is None:
+            message = self._decoded[data] = decode_message(channel, data)
+        return message
