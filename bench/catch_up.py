@@ -22,8 +22,8 @@ from flockchain.execution.block import build_block
 from flockchain.genesis import load_genesis
 from flockchain.node.home import Home
 from flockchain.node.ledger import Ledger
+from flockchain.node.opening import open_store
 from flockchain.node.ports import Decided
-from flockchain.node.run import open_store
 from flockchain.node.signer import compute_beacon_seed
 from flockchain.txs import transfer
 from flockchain.types.chain import PRECOMMIT, TX_PURPOSE, Commit, CommitSignature, VoteBody

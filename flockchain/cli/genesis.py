@@ -47,7 +47,7 @@ def validator(
     from flockchain.node.config import load_config
     from flockchain.node.home import Home
     from flockchain.node.key_file import load_key
-    from flockchain.node.run import read_passphrase
+    from flockchain.node.opening import read_passphrase
     from flockchain.node.signer import compute_beacon_seed
 
     node = Home(find_home(home, index))

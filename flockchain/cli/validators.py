@@ -40,7 +40,7 @@ def make_validator_bond(sender: Sender, amount_uflk: int, name: str) -> stake.Bo
     from flockchain.node.config import load_config
     from flockchain.node.home import Home
     from flockchain.node.key_file import load_key
-    from flockchain.node.run import read_passphrase
+    from flockchain.node.opening import read_passphrase
     from flockchain.node.signer import compute_beacon_seed
 
     home = Home(sender.node_home())

@@ -15,32 +15,27 @@ from prometheus_client import CollectorRegistry
 from api.admission import TxRates
 from api.app import create_app
 from api.node_view import MempoolView
-from flockchain.codec import encode
-from flockchain.crypto import parse_address
 from flockchain.errors import Fault, FlockchainError, Refused, UpgradeNeeded
 from flockchain.execution.block import BlockOutcome
-from flockchain.execution.genesis import build_state
-from flockchain.files import disk_faults, explain
-from flockchain.genesis import Genesis, load_genesis
+from flockchain.files import explain
+from flockchain.genesis import Genesis
 from flockchain.node.api_server import ApiServer, LiveNode, Snapshot, make_peer_views
 from flockchain.node.clock import SystemClock
-from flockchain.node.config import Config, P2pConfig, load_config, parse_trust
+from flockchain.node.config import Config, load_config, parse_trust
 from flockchain.node.home import Home, HomeLock
 from flockchain.node.key_file import load_key
 from flockchain.node.logs import configure_logs
-from flockchain.node.mempool import Limits
 from flockchain.node.metrics import NodeMetrics
 from flockchain.node.net.limits import NetworkLimits
 from flockchain.node.net.network import TcpNetwork
-from flockchain.node.net.seeker import Discovery
 from flockchain.node.node import Node, NodeOptions
+from flockchain.node.opening import make_discovery, make_limits, open_store, read_genesis, read_passphrase
 from flockchain.node.ports import NetworkEvent, PeerConnected
 from flockchain.node.restore import restore
 from flockchain.node.signer import PersistedSigner
 from flockchain.node.snapshot_sync import Found, SnapshotSync
 from flockchain.node.wal import WriteAheadLog
 from flockchain.store.blob_store import BlobStore
-from flockchain.store.chain_store import ChainStore
 from flockchain.store.reader import Reader
 from flockchain.store.snapshots import SnapshotFolder, SnapshotMaking
 from flockchain.types.chain import Block
@@ -363,58 +358,3 @@ def is_snapshot_wanted(config: Config, genesis: Genesis) -> bool:
     has_peers = bool(config.p2p.persistent_peers or config.p2p.seeds)
     is_young = time.time_ns() // 1_000_000 < genesis.time_ms + YOUNG_CHAIN_MS
     return config.sync.from_snapshot and has_peers and not is_young
-
-
-def read_genesis(path: Path) -> Genesis:
-    """Raises `Fault` that names the file: it is never this node's to correct."""
-    try:
-        with disk_faults(path):
-            return load_genesis(path)
-    except (Refused, UnicodeDecodeError) as error:
-        raise Fault(
-            f"{path}: {error}. Nothing was changed. A genesis document is never edited: copy it again from another "
-            "node, compare `flockchain genesis hash`, then start again"
-        ) from None
-
-
-def open_store(home: Home, genesis: Genesis, retain_blocks: int = 0) -> ChainStore:
-    """The chain's file, initialised from genesis when new; raises `Fault` when it is of another chain."""
-    store = ChainStore(home.chain, retain_blocks=retain_blocks)
-    try:
-        if store.genesis_bytes is None:
-            store.initialize(encode(genesis), build_state(genesis).rows())
-        elif store.genesis_bytes != encode(genesis):
-            raise Fault(f"{home.chain} belongs to another genesis than {home.genesis}: restore the right genesis.json")
-    except BaseException:
-        store.close()
-        raise
-    return store
-
-
-def make_limits(config: Config) -> Limits:
-    """Bounds of the mempool that are this node's own; the others are parameters of the chain."""
-    return Limits(max_txs=config.mempool.max_txs, max_bytes=config.mempool.max_bytes)
-
-
-def make_discovery(config: P2pConfig, home: Home) -> Discovery | None:
-    """How the node finds peers beside those that its configuration names; raises `Refused` for ids it cannot read."""
-    if not config.exchange:
-        return None
-    return Discovery(
-        book_path=home.peers,
-        seeds=config.seeds,
-        private_peers=frozenset(parse_address(text) for text in config.private_peers),
-        external_address=config.external_address,
-        target_outbound=config.target_outbound,
-    )
-
-
-def read_passphrase(config: Config) -> bytes:
-    """Of node and validator key; empty when no file is named."""
-    name = config.validator.passphrase_file
-    if not name:
-        return b""
-    try:
-        return Path(name).read_bytes().strip()
-    except OSError as error:
-        raise Fault(f"cannot read the passphrase file {name}: {error.strerror or error}") from None

@@ -22,8 +22,8 @@ from flockchain.node.home import Home, HomeLock, create_home
 from flockchain.node.key_file import load_key
 from flockchain.node.messages import Decision, ProposalMessage, VoteMessage, decode_message
 from flockchain.node.node import Node
+from flockchain.node.opening import open_store
 from flockchain.node.ports import Channel, PeerId
-from flockchain.node.run import open_store
 from flockchain.node.signer import PersistedSigner
 from flockchain.node.wal import WriteAheadLog
 from flockchain.store.blob_store import BlobStore

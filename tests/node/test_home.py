@@ -12,7 +12,7 @@ from flockchain.genesis import format_genesis
 from flockchain.node.config import EXPLANATIONS, ApiConfig, Config, P2pConfig, format_config, load_config
 from flockchain.node.home import HomeLock, create_home
 from flockchain.node.key_file import load_key, save_key
-from flockchain.node.run import read_genesis
+from flockchain.node.opening import read_genesis
 from flockchain.node.signer import PersistedSigner
 from tests.support.ledger import make_genesis, make_key
 

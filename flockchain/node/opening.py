@@ -1,0 +1,70 @@
+"""What a node makes of its home before it runs: genesis, the chain's file, limits, discovery, the passphrase."""
+
+from pathlib import Path
+
+from flockchain.codec import encode
+from flockchain.crypto import parse_address
+from flockchain.errors import Fault, Refused
+from flockchain.execution.genesis import build_state
+from flockchain.files import disk_faults
+from flockchain.genesis import Genesis, load_genesis
+from flockchain.node.config import Config, P2pConfig
+from flockchain.node.home import Home
+from flockchain.node.mempool import Limits
+from flockchain.node.net.seeker import Discovery
+from flockchain.store.chain_store import ChainStore
+
+
+def read_genesis(path: Path) -> Genesis:
+    """Raises `Fault` that names the file: it is never this node's to correct."""
+    try:
+        with disk_faults(path):
+            return load_genesis(path)
+    except (Refused, UnicodeDecodeError) as error:
+        raise Fault(
+            f"{path}: {error}. Nothing was changed. A genesis document is never edited: copy it again from another "
+            "node, compare `flockchain genesis hash`, then start again"
+        ) from None
+
+
+def open_store(home: Home, genesis: Genesis, retain_blocks: int = 0) -> ChainStore:
+    """The chain's file, initialised from genesis when new; raises `Fault` when it is of another chain."""
+    store = ChainStore(home.chain, retain_blocks=retain_blocks)
+    try:
+        if store.genesis_bytes is None:
+            store.initialize(encode(genesis), build_state(genesis).rows())
+        elif store.genesis_bytes != encode(genesis):
+            raise Fault(f"{home.chain} belongs to another genesis than {home.genesis}: restore the right genesis.json")
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def make_limits(config: Config) -> Limits:
+    """Bounds of the mempool that are this node's own; the others are parameters of the chain."""
+    return Limits(max_txs=config.mempool.max_txs, max_bytes=config.mempool.max_bytes)
+
+
+def make_discovery(config: P2pConfig, home: Home) -> Discovery | None:
+    """How the node finds peers beside those that its configuration names; raises `Refused` for ids it cannot read."""
+    if not config.exchange:
+        return None
+    return Discovery(
+        book_path=home.peers,
+        seeds=config.seeds,
+        private_peers=frozenset(parse_address(text) for text in config.private_peers),
+        external_address=config.external_address,
+        target_outbound=config.target_outbound,
+    )
+
+
+def read_passphrase(config: Config) -> bytes:
+    """Of node and validator key; empty when no file is named."""
+    name = config.validator.passphrase_file
+    if not name:
+        return b""
+    try:
+        return Path(name).read_bytes().strip()
+    except OSError as error:
+        raise Fault(f"cannot read the passphrase file {name}: {error.strerror or error}") from None
