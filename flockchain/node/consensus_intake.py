@@ -31,7 +31,11 @@ class ConsensusIntake:
         self._clock = clock
 
     def receive_vote(self, signed: SignedVote) -> bool:
-        """A vote for the next height; True when it was new. Raises `Refused` for a wrong signature."""
+        """A vote for the next height; True when it was new. Raises `Refused` for a wrong signature.
+
+        New is what the book did not hold, whether or not the core keeps it: a third id of an equivocator, which no
+        core keeps, would else be new on every arrival, and two nodes would pass it to and fro for ever.
+        """
         vote = to_vote(signed)
         if self._driver.is_active and vote in self._driver.core.votes_of(vote.round, vote.kind):
             return False
@@ -39,13 +43,15 @@ class ConsensusIntake:
             self._ledger.check_vote(signed)
         if not self._driver.is_active:
             self._driver.begin_height()
-        if self._driver.book.vote(vote) is None and not self._driver.book.add_vote(signed):
+        is_new = self._driver.book.vote(vote) is None
+        if is_new and not self._driver.book.add_vote(signed):
             return False
         self._driver.feed(VoteReceived(vote), VoteRecord(signed))
-        return True
+        return is_new
 
     def receive_proposal(self, message: ProposalMessage) -> bool:
-        """A proposal for the next height; True when it was new. Raises `Refused` when its sender is at fault."""
+        """A proposal for the next height; True when it was new to the book. Raises `Refused` when its sender is at
+        fault."""
         signed = message.proposal
         proposal = to_proposal(signed)
         if self._driver.is_active and proposal in self._driver.core.proposals_of(proposal.round):
@@ -62,10 +68,12 @@ class ConsensusIntake:
         block, data = self._driver.book.blocks[proposal.value_id]
         is_valid = self._driver.book.verdicts[proposal.value_id]
         is_timely = proposal.valid_round >= 0 or self._is_timely(proposal, block)
-        self._driver.book.add_proposal(signed)
+        is_new = self._driver.book.proposal(proposal) is None
+        if is_new and not self._driver.book.add_proposal(signed):
+            return False
         record = ProposalRecord(signed, data, is_valid, is_timely)
         self._driver.feed(ProposalReceived(proposal, is_valid, is_timely), record)
-        return True
+        return is_new
 
     def messages_for(self, held_block_ids: tuple[bytes, ...]) -> list[ProposalMessage | VoteMessage]:
         """What to send again to a peer at this height that holds these blocks, most useful first."""

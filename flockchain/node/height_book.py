@@ -12,7 +12,8 @@ MAX_BLOCKS = 32
 """Room for two proposals of the current and of each of ten future rounds, the lock, and some that nobody needs."""
 MAX_VOTES_PER_VALIDATOR = 1_024
 """Far beyond what consensus keeps of one validator; only an equivocator reaches it."""
-MAX_PROPOSALS = 1_024
+MAX_PROPOSALS_PER_VALIDATOR = 256
+"""Rounds in which one validator may propose, and more; nothing is displaced, or what left would be new again."""
 
 
 class HeightBook:
@@ -27,7 +28,8 @@ class HeightBook:
         self.logged_blocks: set[bytes] = set()
         """Ids of blocks whose bytes a record of the write-ahead log holds."""
         self._votes: dict[Vote, SignedVote] = {}
-        self._counts: dict[bytes, int] = {}
+        self._vote_counts: dict[bytes, int] = {}
+        self._proposal_counts: dict[bytes, int] = {}
         self._proposals: dict[Proposal, SignedProposal] = {}
 
     def add_block(
@@ -42,18 +44,23 @@ class HeightBook:
 
     def add_vote(self, signed: SignedVote) -> bool:
         """Keep a verified vote; False when its validator has too many already."""
-        count = self._counts.get(signed.validator, 0)
+        count = self._vote_counts.get(signed.validator, 0)
         if count >= MAX_VOTES_PER_VALIDATOR:
             return False
-        self._counts[signed.validator] = count + 1
+        self._vote_counts[signed.validator] = count + 1
         self._votes[to_vote(signed)] = signed
         return True
 
-    def add_proposal(self, signed: SignedProposal) -> None:
-        """Keep a verified proposal; the oldest goes beyond the limit."""
-        if len(self._proposals) >= MAX_PROPOSALS:
-            del self._proposals[next(iter(self._proposals))]
+    def add_proposal(self, signed: SignedProposal) -> bool:
+        """Keep a verified proposal; False when its proposer has too many already."""
+        if to_proposal(signed) in self._proposals:
+            return True
+        count = self._proposal_counts.get(signed.proposer, 0)
+        if count >= MAX_PROPOSALS_PER_VALIDATOR:
+            return False
+        self._proposal_counts[signed.proposer] = count + 1
         self._proposals[to_proposal(signed)] = signed
+        return True
 
     def vote(self, vote: Vote) -> SignedVote | None:
         return self._votes.get(vote)

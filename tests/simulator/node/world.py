@@ -182,6 +182,8 @@ class World:
             action()
             if self.is_healed and (self.elapsed_ms > deadline_ms or self._events > EVENTS_LIMIT):
                 self._give_up()
+            if self._events > EVENTS_LIMIT:
+                raise Violation("storm", f"{self._events} events within {self.elapsed_ms} ms: messages go round")
 
     def _heal(self) -> None:
         self.note("everything heals")
