@@ -44,8 +44,8 @@ def load_key(path: Path, passphrase: bytes = b"") -> SigningKey:
         raise Fault(f"{path} has mode {mode:04o}, others can read the key: run `chmod {PRIVATE_MODE:o} {path}`")
     try:
         document: dict[str, Any] = json.loads(data)
-        is_open = "secret" in document
-        key = SigningKey(bytes.fromhex(document["secret"])) if is_open else _unseal(path, document, passphrase)
+        is_sealed = "sealed" in document
+        key = _unseal(path, document, passphrase) if is_sealed else SigningKey(bytes.fromhex(document["secret"]))
         is_whole = bytes(key.verify_key).hex() == document["public_key"]
     except (ValueError, KeyError, TypeError) as error:
         raise Fault(f"{path} is damaged ({error}): restore it from your copy") from None

@@ -47,6 +47,8 @@ UPGRADE_EXIT_CODE = 79
 HALT_GRACE_S = 3.0
 """How long a node that must not go on helps its peers to the last block before the upgrade."""
 SNAPSHOT_S = 0.25
+STALLED_MS = 30_000
+"""Beyond the idle interval: rounds of consensus take a few seconds when one validator is away."""
 YOUNG_CHAIN_MS = 60_000
 """After genesis: no chain is long by then, and the nodes of a new network do not wait for each other's answers."""
 SWITCH_INTERVAL_S = 0.0005
@@ -342,15 +344,27 @@ class _Runner:
         peers = make_peer_views(
             self._network.peer_infos(), lambda peer: statuses[peer].decided_height if peer in statuses else 0
         )
-        health = None
-        if node.is_catching_up:
-            health = f"catching up: at height {node.ledger.height} of {node.sync.target}"
-        elif not peers and len(node.ledger.members(node.ledger.height + 1)) > 1:
-            health = "no peer is connected"
         mempool = MempoolView(
             len(node.mempool), node.mempool.due_txs, node.mempool.size_bytes, limits.max_txs, limits.max_bytes
         )
-        return Snapshot(node.is_catching_up, peers, mempool, health)
+        now_ms = time.time_ns() // 1_000_000
+        return Snapshot(node.is_catching_up, peers, mempool, find_trouble(node, len(peers), now_ms))
+
+
+def find_trouble(node: Node, peers: int, now_ms: int) -> str | None:
+    """Why nobody should send this node requests now, as `/health` says it; None when all is well."""
+    ledger = node.ledger
+    if node.is_catching_up:
+        return f"catching up: at height {ledger.height} of {node.sync.target}"
+    if not peers and len(ledger.members(ledger.height + 1)) > 1:
+        return "no peer is connected"
+    still_ms = now_ms - ledger.chain.time_ms
+    if still_ms > ledger.params.consensus.idle_block_interval_ms + STALLED_MS:
+        return (
+            f"no block for {still_ms // 1_000} s: the network has no two thirds of its power together, or this "
+            "machine's clock is ahead"
+        )
+    return None
 
 
 def is_snapshot_wanted(config: Config, genesis: Genesis) -> bool:

@@ -1,6 +1,7 @@
 """Four real nodes over simulated ports: decide, crash, lag, lose messages, and agree."""
 
 import asyncio
+import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ from flockchain.node.height_book import MAX_PROPOSALS_PER_VALIDATOR, HeightBook,
 from flockchain.node.ledger import BUSY_INTERVAL_MS
 from flockchain.node.messages import ProposalMessage, VoteMessage, decode_message
 from flockchain.node.ports import Channel, Received
+from flockchain.node.run import find_trouble
 from flockchain.types.chain import PREVOTE, Block, ProposalBody, VoteBody
 from flockchain.types.rows import ValidatorRow
 from tests.support.cluster import Cluster, Machine
@@ -291,6 +293,27 @@ def test_a_book_displaces_no_proposal_for_a_newer_one() -> None:
     assert not book.add_proposal(txs.sign_proposal("val1", ProposalBody(1, 999, b"y" * 32, -1)))
     assert book.proposal(to_proposal(proposals[0])) == proposals[0]
     assert book.add_proposal(txs.sign_proposal("val2", ProposalBody(1, 999, b"y" * 32, -1)))
+
+
+def test_a_chain_that_stands_still_is_not_ready(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.run_to(2)
+    witness = cluster.machines[0].running
+
+    def ask() -> str | None:
+        return find_trouble(witness, len(cluster.machines[0].network.peers()), cluster.world.now_ms)
+
+    assert ask() is None
+    cluster.world.run_for(30_000)
+    assert ask() is None, "an idle network makes a block every ten seconds"
+    for machine in cluster.machines[2:]:
+        machine.kill()
+    cluster.world.run_for(60_000)
+    trouble = ask()
+    assert trouble is not None
+    assert re.match(r"no block for (5|6)\d s: the network has no two thirds of its power together", trouble)
+    cluster.machines[1].kill()
+    assert ask() == "no peer is connected"
 
 
 def test_who_passes_on_a_lie_about_a_valid_round_is_not_blamed_for_it(tmp_path: Path) -> None:

@@ -42,6 +42,14 @@ def test_a_second_process_on_a_home_is_refused(tmp_path: Path) -> None:
     HomeLock(home).release()
 
 
+def test_a_key_file_without_a_key_is_damaged_not_sealed(tmp_path: Path) -> None:
+    path = tmp_path / "key.json"
+    path.write_text("{}")
+    path.chmod(0o600)
+    with pytest.raises(Fault, match="is damaged"):
+        load_key(path)
+
+
 def test_a_sealed_key_opens_with_its_passphrase_only(tmp_path: Path) -> None:
     path = tmp_path / "validator_key.json"
     save_key(path, make_key("val0"), b"open sesame")
