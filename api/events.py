@@ -53,6 +53,11 @@ class Subscription:
         else:
             self._queue.put_nowait(event)
 
+    def end(self) -> None:
+        """No further event comes: the listener is let go after those that wait."""
+        if not self.is_lagging:
+            self._queue.put_nowait(None)
+
     async def __aiter__(self) -> AsyncIterator[Event]:
         while (event := await self._queue.get()) is not None:
             yield event
@@ -66,6 +71,17 @@ class EventHub:
         self._waiters: dict[bytes, list[asyncio.Future[None]]] = {}
         self._waiting = 0
         self._phases: dict[tuple[int, int], str] = {}
+        self._is_closed = False
+
+    def close(self) -> None:
+        """The node stops: let go everyone who listens or waits, or its stop would wait for them."""
+        self._is_closed = True
+        for subscription in self._subscriptions:
+            subscription.end()
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
 
     def publish_block(self, block: Block, outcome: Outcome) -> None:
         """Tell of a block that is persisted and visible to readers."""
@@ -79,6 +95,8 @@ class EventHub:
 
     def subscribe(self) -> Subscription:
         """Raises `Overloaded` when too many listen already; give it back with `unsubscribe`."""
+        if self._is_closed:
+            raise Overloaded("this node is stopping: ask another one")
         if len(self._subscriptions) >= MAX_SUBSCRIBERS:
             raise Overloaded(f"{MAX_SUBSCRIBERS} listeners are connected, the most this node serves")
         subscription = Subscription()
@@ -89,7 +107,10 @@ class EventHub:
         self._subscriptions.discard(subscription)
 
     async def wait_for_tx(self, tx_hash: bytes, is_final: Callable[[], bool], timeout_s: float) -> None:
-        """Return when a block with this transaction is persisted, at once when `is_final`, or after `timeout_s`."""
+        """Return when a block with this transaction is persisted, at once when `is_final`, or after `timeout_s`.
+
+        Returns as well when the node stops: whoever asked looks again and finds what there is.
+        """
         if self._waiting >= MAX_WAITERS:
             raise Overloaded(f"{MAX_WAITERS} requests wait for transactions, the most this node serves")
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -97,7 +118,7 @@ class EventHub:
         waiters.append(waiter)
         self._waiting += 1
         try:
-            if not is_final():  # looked up after the waiter stands: no block slips between
+            if not self._is_closed and not is_final():  # looked up after the waiter stands: no block slips between
                 await asyncio.wait([waiter], timeout=timeout_s)
         finally:
             waiters.remove(waiter)

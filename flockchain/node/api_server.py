@@ -174,6 +174,8 @@ class ApiServer:
 
     def stop(self) -> None:
         """Finish the answers that are under way, for a while."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._view.events.close)
         if self._server is not None:
             self._server.should_exit = True
         self._thread.join(STOP_TIMEOUT_S)

@@ -10,6 +10,7 @@ import httpx
 import pytest
 import uvicorn
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from api.events import MAX_SUBSCRIBERS
 from flockchain.client import Client
@@ -48,6 +49,23 @@ async def until(predicate: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not predicate():
             await asyncio.sleep(0.005)
+
+
+def test_a_stopping_node_lets_go_who_waits_and_who_listens(node: Node) -> None:
+    """Found by a scenario of real networks: requests that wait for a transaction held up the stop until cancelled."""
+
+    async def talk(where: str) -> tuple[int, int]:
+        path = f"http://{where}/v1/txs/{'ab' * 32}?wait_ms=10000"
+        async with httpx.AsyncClient() as http, connect(f"ws://{where}/v1/events", proxy=None) as socket:
+            waiting = asyncio.create_task(http.get(path))
+            await until(lambda: node.events._waiting == 1 and len(node.events._subscriptions) == 1)
+            node.events.close()
+            answers = await asyncio.wait_for(waiting, 5), await asyncio.wait_for(http.get(path), 5)
+            with pytest.raises(ConnectionClosed):
+                await asyncio.wait_for(socket.recv(), 5)
+        return answers[0].status_code, answers[1].status_code
+
+    assert serve(node, talk) == (404, 404)
 
 
 def test_a_listener_hears_what_it_chose(node: Node) -> None:
