@@ -49,31 +49,35 @@ class ConsensusIntake:
         self._driver.feed(VoteReceived(vote), VoteRecord(signed))
         return is_new
 
-    def receive_proposal(self, message: ProposalMessage) -> bool:
-        """A proposal for the next height; True when it was new to the book. Raises `Refused` when its sender is at
-        fault."""
+    def receive_proposal(self, message: ProposalMessage) -> ProposalMessage | None:
+        """A proposal for the next height; if new, what to pass on. Raises `Refused` when its sender is at fault.
+
+        Passed on is what this node vouches for: the block and the votes that it holds itself. What came with a
+        proposal whose block and polka were known already was not looked at, and may be anything.
+        """
         signed = message.proposal
         proposal = to_proposal(signed)
         if self._driver.is_active and proposal in self._driver.core.proposals_of(proposal.round):
-            return False
+            return None
         current_round = self._driver.core.round if self._driver.is_active else 0
         if proposal.round > current_round + FUTURE_ROUNDS:
-            return False  # peers send it again when we get there
+            return None  # peers send it again when we get there
         self._ledger.check_proposal(signed, current_round)
         if not self._driver.is_active:
             self._driver.begin_height()
         if not self._hold_block(signed.body.block_id, message.block):
-            return False
+            return None
         self._receive_polka(proposal, message.polka)
         block, data = self._driver.book.blocks[proposal.value_id]
         is_valid = self._driver.book.verdicts[proposal.value_id]
         is_timely = proposal.valid_round >= 0 or self._is_timely(proposal, block)
         is_new = self._driver.book.proposal(proposal) is None
         if is_new and not self._driver.book.add_proposal(signed):
-            return False
+            return None
+        vouched = ProposalMessage(signed, data, self._driver.signed_polka(proposal))
         record = ProposalRecord(signed, data, is_valid, is_timely)
         self._driver.feed(ProposalReceived(proposal, is_valid, is_timely), record)
-        return is_new
+        return vouched if is_new else None
 
     def messages_for(self, held_block_ids: tuple[bytes, ...]) -> list[ProposalMessage | VoteMessage]:
         """What to send again to a peer at this height that holds these blocks, most useful first."""

@@ -262,8 +262,10 @@ class Node:
         height = message.proposal.body.height
         if height > following:
             self._keep_early(peer, message, size, height)
-        elif height == following and self.intake.receive_proposal(message):
-            self.gossip.relay(Channel.CONSENSUS, message, peer)
+        elif height == following:
+            vouched = self.intake.receive_proposal(message)
+            if vouched is not None:
+                self.gossip.relay(Channel.CONSENSUS, vouched, peer)
 
     def _keep_early(self, peer: PeerId, message: Message, size: int, height: int) -> None:
         """A peer that speaks of a height has decided those before: ask it, and keep what will be of use next."""

@@ -129,6 +129,14 @@ def test_planted_bugs_lie_in_every_room() -> None:
     assert len(MUTANTS) >= 12
 
 
+@pytest.mark.parametrize(("seed", "n"), [(479, 5), (4350, 4)])
+def test_seeds_that_found_a_bug_stay_clean(seed: int, n: int) -> None:
+    """479: an equivocator's third vote went round for ever. 4350: a proof of lock that nobody had looked at was passed
+    on, and who passed it on was blamed."""
+    found = simulate(seed, n, "node")
+    assert not isinstance(found, Finding), found
+
+
 def test_a_failing_seed_of_nodes_comes_with_the_command_that_replays_it() -> None:
     with MUTANTS["commit unchecked"].patch():
         found = next(r for seed in range(20) if isinstance(r := simulate(seed, 4, "node"), Finding))
