@@ -76,9 +76,13 @@ def test_the_writer_takes_every_step_in_order_and_keeps_the_chain(path: Path, mo
 
 
 def test_a_migrated_file_is_not_migrated_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, add_table)
+    use(monkeypatch, add_table, fill_table)
     for _ in range(2):
         ChainStore(path).close()
+    assert len(ask(path, "SELECT note FROM notes")) == 3
+    assert ask(path, "SELECT CAST(value AS TEXT) FROM meta WHERE name = 'schema_version'") == [
+        (str(SCHEMA_VERSION + 2),)
+    ]
 
 
 def test_a_step_that_fails_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
