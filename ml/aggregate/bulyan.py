@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ml.adapter import Array
-from ml.aggregate import BLOCK_VALUES, PPM, Aggregate, divide_half_even, stream
+from ml.aggregate import BLOCK_VALUES, Aggregate, divide_half_even, keep_only
 from ml.aggregate.krum import compute_scores
 from ml.distances import Matrix, compute_distances2, find_nearest
 from ml.spec import GRID_EXTRA_BITS, AdapterSpec
@@ -32,9 +32,7 @@ def aggregate(
 ) -> Aggregate:
     """Updates by root (hex). `malicious` is f; by default the most that n allows. Ties go to the lowest root."""
     distances2 = compute_distances2(updates, spec)
-    chosen = select(distances2, count_tolerated(len(distances2), malicious))
-    coefficients_ppm = {root: PPM if index in chosen else 0 for index, root in enumerate(sorted(updates))}
-    return Aggregate(stream(RULE, updates, coefficients_ppm, block), coefficients_ppm)
+    return keep_only(RULE, updates, select(distances2, count_tolerated(len(distances2), malicious)), block)
 
 
 def count_tolerated(count: int, malicious: int | None = None) -> int:

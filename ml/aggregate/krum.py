@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml.adapter import Array
-from ml.aggregate import BLOCK_VALUES, PPM, Aggregate, combine_weighted, stream
+from ml.aggregate import BLOCK_VALUES, Aggregate, combine_weighted, keep_only
 from ml.distances import Matrix, compute_distances2, find_nearest
 from ml.spec import AdapterSpec
 
@@ -28,9 +28,8 @@ def aggregate(
 ) -> Aggregate:
     """Updates by root (hex). `malicious` is f; by default the most that n allows. Ties go to the lowest root."""
     distances2 = compute_distances2(updates, spec)
-    [chosen] = find_nearest(compute_scores(distances2, count_tolerated(len(distances2), malicious)), 1)
-    coefficients_ppm = {root: PPM if index == chosen else 0 for index, root in enumerate(sorted(updates))}
-    return Aggregate(stream(RULE, updates, coefficients_ppm, block), coefficients_ppm)
+    chosen = find_nearest(compute_scores(distances2, count_tolerated(len(distances2), malicious)), 1)
+    return keep_only(RULE, updates, chosen, block)
 
 
 def count_tolerated(count: int, malicious: int | None = None) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml.adapter import Array
-from ml.aggregate import BLOCK_VALUES, PPM, Aggregate, combine_weighted, stream
+from ml.aggregate import BLOCK_VALUES, Aggregate, combine_weighted, keep_only
 from ml.aggregate.krum import compute_scores, count_tolerated
 from ml.distances import compute_distances2, find_nearest
 from ml.spec import AdapterSpec
@@ -28,9 +28,8 @@ def aggregate(
     """Updates by root (hex). `malicious` is f; by default the most that n allows. Ties go to the lowest root."""
     distances2 = compute_distances2(updates, spec)
     tolerated = count_tolerated(len(distances2), malicious)
-    kept = set(find_nearest(compute_scores(distances2, tolerated), len(distances2) - tolerated))
-    coefficients_ppm = {root: PPM if index in kept else 0 for index, root in enumerate(sorted(updates))}
-    return Aggregate(stream(RULE, updates, coefficients_ppm, block), coefficients_ppm)
+    kept = find_nearest(compute_scores(distances2, tolerated), len(distances2) - tolerated)
+    return keep_only(RULE, updates, kept, block)
 
 
 def combine_block(blocks: Array, coefficients_ppm: Sequence[int]) -> Array:
