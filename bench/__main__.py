@@ -20,7 +20,9 @@ BENCHMARKS: dict[str, Callable[[], list[Result]]] = {
     "snapshot": lambda: join.measure_snapshot(accounts=200_000),
     "demo-demo": lambda: demo.measure_demo("demo", runs=5),
     "demo-tiny": lambda: demo.measure_demo("tiny", runs=3),
-    "throughput-1": lambda: chain.measure_throughput(validators=1, rate=1500, seconds=20),
+    "throughput-1": lambda: chain.measure_throughput(
+        validators=1, rate=1500, seconds=20, client_txs_per_s=chain.UNLIMITED
+    ),
 }
 
 

@@ -24,7 +24,7 @@ from flockchain.devnet import (
     start_devnet,
     stop_devnet,
 )
-from flockchain.node.config import format_config, load_config
+from flockchain.node.config import ApiConfig, format_config, load_config
 from flockchain.txs import transfer
 
 ACCOUNTS = 96
@@ -112,9 +112,19 @@ def sign_transfers(client: Client, count: int) -> list[bytes]:
     ]
 
 
-def measure_throughput(validators: int, rate: int, seconds: int) -> list[Result]:
-    """Transfers offered at `rate` per second for `seconds`, spread over all nodes; every one must become final."""
-    with running_devnet(validators) as (devnet, _), Client(devnet.api_urls()[:1]) as client:
+def measure_throughput(
+    validators: int, rate: int, seconds: int, *, client_txs_per_s: int | None = None
+) -> list[Result]:
+    """Transfers offered at `rate` per second for `seconds`, spread over all nodes; every one must become final.
+
+    Nodes take what their own settings allow a client, unless `client_txs_per_s` lifts that.
+    """
+    limits = ApiConfig()
+    rates = {
+        "client_txs_per_s": client_txs_per_s or limits.client_txs_per_s,
+        "total_txs_per_s": client_txs_per_s or limits.total_txs_per_s,
+    }
+    with running_devnet(validators, **rates) as (devnet, _), Client(devnet.api_urls()[:1]) as client:
         signed = sign_transfers(client, rate * seconds)
         urls = devnet.api_urls()
         to = address_of(bytes(derive_key(CHAIN_ID, "owner0").verify_key))
