@@ -38,17 +38,7 @@ check: setup
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 sim: setup
-	$(BIN)/python -m tests.simulator --seeds 10000
-	$(BIN)/python -m tests.simulator --seeds 10000 --app chain
-	$(BIN)/python -m tests.simulator --seeds 10000 --app node
-	$(BIN)/python -m tests.simulator --seeds 1000 --app node --n 7
-	$(BIN)/python -m tests.simulator --seeds 1000 --app split
-	$(BIN)/python -m tests.simulator --mutants --seeds 1000
-	$(BIN)/python -m tests.ledger --blocks 500 --ops 200 --seeds 20
-	$(BIN)/python -m tests.scenarios --seeds 20
-	$(BIN)/python -m tests.fuzz --frames 1000000
-	FLOCKCHAIN_OPENAPI_EXAMPLES=400 $(BIN)/python -m pytest tests/api/test_openapi_fuzz.py
-	$(BIN)/python -m tests.crash --processes 50
+	$(BIN)/python -m tests.long_forms
 
 bench: setup
 	$(BIN)/python -m bench
