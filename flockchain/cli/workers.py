@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +19,11 @@ from flockchain.cli.common import (
     find_keystore,
     open_key,
 )
+from flockchain.client import Client, Json
 from flockchain.errors import Refused
+
+if TYPE_CHECKING:
+    from flockchain.workers.participant import Report
 
 trainer = typer.Typer(help="Train adapters on private data.", no_args_is_help=True)
 voter = typer.Typer(help="Judge adapters on a private holdout.", no_args_is_help=True)
@@ -30,6 +34,9 @@ BondOption = Annotated[
     int | None, typer.Option("--bond-uflk", help="Bond if not yet bonded. Default: the minimum.", min=1)
 ]
 ThreadsOption = Annotated[int, typer.Option("--threads", help="Threads for tensor work.", min=1)]
+WaitOption = Annotated[
+    int, typer.Option("--wait-s", help="How long to wait at the start while no node answers.", min=0, max=86_400)
+]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto (measured), bf16, fp32 or nf4 (GPU).")]
 
 
@@ -47,6 +54,7 @@ def run_trainer(
         str | None, typer.Option("--attack", help="Poison on purpose, to see the defence at work.")
     ] = None,
     node: NodeOption = None,
+    wait_s: WaitOption = 60,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
     json: JsonFlag = False,
@@ -59,11 +67,12 @@ def run_trainer(
     set_threads(threads)
     from flockchain.workers.bonding import ensure_bond
     from flockchain.workers.learning import find_base, make_attacker, make_honest, read_data, split_for_ever
+    from flockchain.workers.patience import wait_for_node
     from flockchain.workers.trainer import Trainer
 
     report = _Reporter(json)
     with connect(node, home) as client:
-        found = client.task(task)
+        found = find_task(client, task, wait_s, report)
         folder = find_base(base, found)
         own = _worker_folder(home, key)
         documents, held_out = split_for_ever(read_data(data), own / "split.json", key)
@@ -80,7 +89,8 @@ def run_trainer(
         )
         _stop_on_signals(worker)
         report("ready", {"documents": len(documents), "held_out": len(held_out), "address": worker.me})
-        ensure_bond(worker, "trainer", bond_uflk or found["spec"]["min_bond_uflk"])
+        amount_uflk = bond_uflk or found["spec"]["min_bond_uflk"]
+        wait_for_node(lambda: ensure_bond(worker, "trainer", amount_uflk), wait_s, report, lambda: worker.is_stopping)
         worker.run()
 
 
@@ -95,6 +105,7 @@ def run_voter(
     bond_uflk: BondOption = None,
     threads: ThreadsOption = 1,
     node: NodeOption = None,
+    wait_s: WaitOption = 60,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
     json: JsonFlag = False,
@@ -107,11 +118,12 @@ def run_voter(
     set_threads(threads)
     from flockchain.workers.bonding import ensure_bond, make_holdout
     from flockchain.workers.learning import find_base, read_holdout
+    from flockchain.workers.patience import wait_for_node
     from flockchain.workers.voter import Voter
 
     report = _Reporter(json)
     with connect(node, home) as client:
-        found = client.task(task)
+        found = find_task(client, task, wait_s, report)
         folder = find_base(base, found)
         files = parse_holdouts(holdout, found["spec"]["domains"])
         blocks = read_holdout(files, folder, found["spec"]["judge"]["block_tokens"])
@@ -129,8 +141,20 @@ def run_voter(
         _stop_on_signals(worker)
         report("ready", {**{f"blocks_{d}": len(blocks.blocks(d)) for d in blocks.domains}, "address": worker.me})
         commitments = [make_holdout(domain, blocks.leaves(domain)) for domain in blocks.domains]
-        ensure_bond(worker, "voter", bond_uflk or found["spec"]["min_bond_uflk"], commitments)
+        amount_uflk = bond_uflk or found["spec"]["min_bond_uflk"]
+        wait_for_node(
+            lambda: ensure_bond(worker, "voter", amount_uflk, commitments), wait_s, report, lambda: worker.is_stopping
+        )
         worker.run()
+
+
+def find_task(client: Client, task: int, wait_s: float, report: "Report") -> Json:
+    """The task, once a node answers: one that starts beside this command, or comes back, is waited for."""
+    from flockchain.workers.patience import wait_for_node
+
+    found = wait_for_node(lambda: client.task(task), wait_s, report, lambda: False)
+    assert found is not None, "nothing stopped it"
+    return found
 
 
 class _Reporter:

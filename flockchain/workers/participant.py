@@ -57,6 +57,10 @@ class Participant(ABC):
         """Ask `run` to return after the current step."""
         self._stopping = True
 
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping
+
     def run(self) -> None:
         """Take part until the task ends or `stop` is called."""
         try:
