@@ -39,6 +39,8 @@ def format_report(report: Report) -> str:
     """One line per act under one line of figures."""
     plan, chains = report.plan, report.chains
     told = f"{chains.heights} heights, {chains.aggregated} of {chains.rounds} rounds aggregated" if chains else "-"
+    if chains and plan.newcomer is not None:
+        told += f", node {plan.n} came by " + ("blocks" if chains.first == 1 else f"snapshot at {chains.first}")
     frames = ", ".join(f"{count:,} {name}" for name, count in report.counted.items() if count)
     lines = [
         f"seed {plan.seed:>3}, n {plan.n}: {told}; frames: {frames}; {report.seconds:.0f} s, load {report.load:.1f}"

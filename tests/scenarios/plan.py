@@ -1,7 +1,11 @@
-"""What happens in a scenario, drawn from its seed: acts of one or two faults, each healed before the next begins."""
+"""What happens in a scenario, drawn from its seed: acts of one or two faults, each healed before the next begins.
+
+Among them, at a place of its own, is an act of somebody who comes late: a full node that joins, a trainer that starts
+rounds after the others, or one that stands still for longer than the phases that wait for it.
+"""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from random import Random
 from typing import TypeVar
@@ -11,18 +15,24 @@ from tests.scenarios.switch import Rule
 ACTS = 3
 PROCESS_FAULTS = ("kill", "pause", "restart", "kill-worker")
 NETWORK_FAULTS = ("disconnect", "partition", "one-way", "delay", "loss")
-KINDS = (*PROCESS_FAULTS, *NETWORK_FAULTS)
-WORKERS = ("trainer0", "trainer1", "trainer2", "judge0", "judge1", "judge2")
+JOINS = ("join-by-snapshot", "join-by-blocks")
+LATE = (*JOINS, "late-trainer", "straggle")
+KINDS = (*PROCESS_FAULTS, *NETWORK_FAULTS, *LATE)
+TRAINERS = ("trainer0", "trainer1", "trainer2")
+WORKERS = (*TRAINERS, "judge0", "judge1", "judge2")
 SIZES = (4, 7)
 T = TypeVar("T", int, str)
 CUT = Rule(is_cut=True)
+STRAGGLES_S = (36.0, 44.0)
+"""Long enough for a round that waits for the submission, and another for its bytes: PHASES_MS of the world."""
 Way = tuple[int, int]
 """(sender, receiver)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`nodes` of kill, pause, restart and disconnect; `workers` of kill-worker; `rules` of all others."""
+    """`nodes` of kill, pause, restart, disconnect and the joins; `workers` of kill-worker, late-trainer and straggle;
+    `rules` of all others."""
 
     kind: str
     what: str
@@ -53,6 +63,24 @@ class Plan:
     """Training rounds that must settle after the last healing: the one under way, and one that began in peace."""
 
     @property
+    def newcomer(self) -> Fault | None:
+        """The act's part in which a full node without a key joins; its number is `n`."""
+        return next((fault for fault in self.faults if fault.kind in JOINS), None)
+
+    @property
+    def late_workers(self) -> frozenset[str]:
+        """Who does not start with the others."""
+        return frozenset(name for fault in self.faults if fault.kind == "late-trainer" for name in fault.workers)
+
+    @property
+    def stragglers(self) -> frozenset[str]:
+        return frozenset(name for fault in self.faults if fault.kind == "straggle" for name in fault.workers)
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        return tuple(fault for act in self.acts for fault in act.faults)
+
+    @property
     def replay(self) -> str:
         return f"python -m tests.scenarios --first {self.seed} --seeds 1 --nodes {self.n}"
 
@@ -63,8 +91,9 @@ def size_of(seed: int) -> int:
 
 def make_plan(seed: int, n: int) -> Plan:
     """The same for the same (seed, n), on any machine. Kinds come in turn over the seeds, so that none is rare."""
-    random = Random(f"scenario/{seed}/{n}")
-    return Plan(seed, n, tuple(_make_act(random, KINDS[(seed * ACTS + at) % len(KINDS)], n) for at in range(ACTS)))
+    random, kinds = Random(f"scenario/{seed}/{n}"), (*PROCESS_FAULTS, *NETWORK_FAULTS)
+    acts = [_make_act(random, kinds[(seed * ACTS + at) % len(kinds)], n) for at in range(ACTS)]
+    return Plan(seed, n, _add_late_act(Random(f"late/{seed}/{n}"), LATE[seed // 2 % len(LATE)], acts, n))
 
 
 def make_short_plan(seed: int) -> Plan:
@@ -82,6 +111,40 @@ def _make_act(random: Random, kind: str, n: int) -> Act:
         other = NETWORK_FAULTS if kind in PROCESS_FAULTS else PROCESS_FAULTS
         faults.append(_make_fault(random, random.choice(other), n))
     return Act(tuple(faults), _draw_seconds(random))
+
+
+def _add_late_act(random: Random, kind: str, acts: Sequence[Act], n: int) -> tuple[Act, ...]:
+    """Put one more act among the others, which stay as they are but for the ways of a node that has joined.
+
+    Nobody can be killed before it started, so a trainer is late to an act that is not after its first death. Before
+    the first act there is no snapshot yet. A straggler suffers alone: that the round goes on without it is the claim.
+    """
+    trainer = random.choice(TRAINERS)
+    deaths = [at for at, act in enumerate(acts) if any(trainer in fault.workers for fault in act.faults)]
+    last = deaths[0] if deaths and kind == "late-trainer" else len(acts)
+    place = random.randint(int(kind == "join-by-snapshot"), last)
+    late = _of_nodes(kind, (n,)) if kind in JOINS else Fault(kind, trainer, workers=(trainer,))
+    if kind == "straggle":
+        act = Act((late,), round(random.uniform(*STRAGGLES_S), 1))
+    else:
+        others = [_make_fault(random, random.choice(NETWORK_FAULTS), n)] if random.random() < 0.4 else []
+        act = Act((late, *others), _draw_seconds(random))
+    after = [act, *acts[place:]]
+    return (*acts[:place], *([_place_beside(one, n - 1, n) for one in after] if kind in JOINS else after))
+
+
+def _place_beside(act: Act, old: int, new: int) -> Act:
+    """What happens to the ways of `old` happens to those of `new`: else it would pass on what a partition holds up."""
+    return replace(act, faults=tuple(replace(fault, rules=_double(fault.rules, old, new)) for fault in act.faults))
+
+
+def _double(rules: tuple[tuple[Way, Rule], ...], old: int, new: int) -> tuple[tuple[Way, Rule], ...]:
+    beside = [
+        ((new if sender == old else sender, new if receiver == old else receiver), rule)
+        for (sender, receiver), rule in rules
+        if old in (sender, receiver)
+    ]
+    return (*rules, *beside)
 
 
 def _draw_seconds(random: Random) -> float:

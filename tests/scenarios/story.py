@@ -7,7 +7,7 @@ from pathlib import Path
 from time import monotonic
 
 from tests.scenarios.findings import Chains, check_chains, check_logs
-from tests.scenarios.plan import Act, Plan, Way
+from tests.scenarios.plan import JOINS, Act, Fault, Plan, Way
 from tests.scenarios.switch import Rule
 from tests.scenarios.world import Finding, World
 from tests.support.processes import wait_until
@@ -49,7 +49,7 @@ def play(plan: Plan, folder: Path, say: Callable[[str], None] = lambda _: None) 
     """Homes and logs stay in `folder`; what went wrong is `report.finding`, empty if nothing did."""
     report, begin = Report(plan), monotonic()
     try:
-        with World(folder, plan.n, plan.seed) as world:
+        with World(folder, plan) as world:
             try:
                 _play(world, plan, report, say)
             except AssertionError as error:
@@ -57,7 +57,7 @@ def play(plan: Plan, folder: Path, say: Callable[[str], None] = lambda _: None) 
             finally:
                 report.counted = world.network.set_rules({})
         check_logs(world.homes)
-        report.chains = check_chains(world.homes, world.task)
+        report.chains = check_chains(world.homes, world.task, plan)
     except Finding as finding:
         report.finding = str(finding)
     report.seconds = monotonic() - begin
@@ -67,7 +67,7 @@ def play(plan: Plan, folder: Path, say: Callable[[str], None] = lambda _: None) 
 def _play(world: World, plan: Plan, report: Report, say: Callable[[str], None]) -> None:
     world.start_nodes(range(plan.n))
     world.wait_until_ready()
-    world.start_training()
+    world.start_training(plan.late_workers)
     _wait(world, world.is_training, FIRST_ROUND_LIMIT_S, "no round left its first phase")
     for act in plan.acts:
         say(f"{act} (height {world.highest}, round {world.ask_round()})")
@@ -90,17 +90,28 @@ def _perturb(world: World, act: Act) -> None:
     rules: dict[Way, Rule] = {}
     for fault in act.faults:
         rules.update(fault.rules)
-        if fault.kind == "kill":
-            world.kill_nodes(fault.nodes)
-        elif fault.kind == "restart":
-            world.stop_nodes(fault.nodes)
-        elif fault.kind == "pause":
-            world.pause_nodes(fault.nodes)
-        elif fault.kind == "kill-worker":
-            world.kill_workers(fault.workers)
-        elif fault.kind == "disconnect":
-            world.network.set_links(fault.nodes, is_up=False)
     world.network.set_rules(rules)
+    for fault in act.faults:
+        _begin(world, fault)
+
+
+def _begin(world: World, fault: Fault) -> None:
+    if fault.kind == "kill":
+        world.kill_nodes(fault.nodes)
+    elif fault.kind == "restart":
+        world.stop_nodes(fault.nodes)
+    elif fault.kind == "pause":
+        world.pause_nodes(fault.nodes)
+    elif fault.kind == "kill-worker":
+        world.kill_workers(fault.workers)
+    elif fault.kind == "disconnect":
+        world.network.set_links(fault.nodes, is_up=False)
+    elif fault.kind in JOINS:
+        world.start_nodes(fault.nodes)
+    elif fault.kind == "late-trainer":
+        world.start_workers(fault.workers)
+    elif fault.kind == "straggle":
+        world.pause_workers(fault.workers)
 
 
 def _let_pass(world: World, seconds: float) -> None:
@@ -123,7 +134,10 @@ def _heal(world: World, act: Act) -> None:
             world.network.set_links(fault.nodes, is_up=True)
         if fault.kind in ("kill", "restart"):
             world.start_nodes(fault.nodes)
-        world.start_workers(fault.workers)
+        if fault.kind == "kill-worker":
+            world.start_workers(fault.workers)
+        if fault.kind == "straggle":
+            world.resume_workers(fault.workers)
 
 
 def _measure_recovery(world: World) -> Recovery:

@@ -9,31 +9,23 @@ changes over to the others.
 import sys
 from pathlib import Path
 
-from flockchain.client import Client, Unreachable
+from flockchain.client import Client
 from flockchain.workers.participant import Participant
+from flockchain.workers.patience import wait_for_node
 from tests.devnet.scripted import bond, make_trainer, make_update, make_voter, write_base
 
-ATTEMPTS = 300
+WAIT_S = 300.0
 
 
 def main(folder: Path, task: int, name: str, urls: list[str]) -> None:
     client, base = Client(urls), write_base(folder / "base")
+    worker: Participant
     if name.startswith("judge"):
         worker = make_voter(client, name, task, folder, base, noise_ppm=37 * int(name[-1]))
     else:
         worker = make_trainer(client, name, task, folder, base, make_update(name))
-    bond_when_a_node_answers(worker)
+    wait_for_node(lambda: bond(worker), WAIT_S, worker.report, lambda: worker.is_stopping)
     worker.run()
-
-
-def bond_when_a_node_answers(worker: Participant) -> None:
-    """As a supervisor that starts `flockchain trainer run` again: without a node it ends, and says so."""
-    for _ in range(ATTEMPTS):
-        try:
-            return bond(worker)
-        except Unreachable:
-            worker.pause()
-    raise TimeoutError(f"no node answered {ATTEMPTS} times")
 
 
 if __name__ == "__main__":

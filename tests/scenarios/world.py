@@ -1,10 +1,11 @@
 """The processes of one scenario: a node in each namespace, and workers beside them that train round after round."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -13,20 +14,31 @@ from msgspec.structs import replace
 
 from flockchain.client import Client, Json
 from flockchain.devnet import Devnet, create_devnet, devnet_params, find_free_base_port
-from flockchain.node.config import ApiConfig, P2pConfig, format_config, load_config
-from flockchain.node.home import Home
+from flockchain.node.config import (
+    ApiConfig,
+    P2pConfig,
+    StorageConfig,
+    SyncConfig,
+    ValidatorConfig,
+    format_config,
+    load_config,
+)
+from flockchain.node.home import Home, create_home
 from flockchain.txs import create_task
 from tests.devnet.network import CHAIN_ID, CREATOR, JUDGES, TRAINERS, make_key
 from tests.devnet.scripted import POOL_UFLK, make_task_spec
 from tests.scenarios.namespaces import address_of_node
 from tests.scenarios.network import NamespaceNetwork
-from tests.scenarios.plan import WORKERS
+from tests.scenarios.plan import WORKERS, Plan
 from tests.support.processes import wait_until
 
 P2P_PORT, API_PORT = 26_600, 26_601
 BLOCK_INTERVAL_MS, IDLE_BLOCK_INTERVAL_MS = 250, 1_000
 ROUNDS = 200
 """More than a scenario can play."""
+PHASES_MS = {"enroll_ms": 12_000, "train_ms": 12_000, "publish_ms": 12_000, "enroll_limit_ms": 600_000}
+"""How long a round waits for trainers that are late, and a task for those that faults keep away."""
+SNAPSHOT_INTERVAL_BLOCKS, KEEP_SNAPSHOTS = 20, 3
 ASK_TIMEOUT_S = 2.0
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
@@ -37,14 +49,21 @@ class Finding(Exception):
 
 
 class World:
-    """`n` validators with their workers; a context manager that stops everything."""
+    """The validators of a plan, its newcomer and the workers; a context manager that stops everything."""
 
-    def __init__(self, folder: Path, n: int, seed: int) -> None:
-        self.n = n
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.n = plan.n
+        self.places = plan.n + (plan.newcomer is not None)
+        """Nodes in the end."""
+        self.joined = plan.n
+        """Nodes that have been started until now."""
         self.folder = folder
-        self.network = NamespaceNetwork(n, seed)
-        self.devnet = _make_homes(folder / "network", n)
-        self.homes = [Home(self.devnet.node_home(index)) for index in range(n)]
+        self.network = NamespaceNetwork(self.places, plan.seed)
+        self.devnet = _make_homes(folder / "network", plan.n)
+        self.homes = [Home(self.devnet.node_home(index)) for index in range(plan.n)]
+        if plan.newcomer is not None:
+            is_wanted = plan.newcomer.kind == "join-by-snapshot"
+            self.homes.append(_make_newcomer(self.homes, from_snapshot=is_wanted))
         self.nodes: dict[int, subprocess.Popen[bytes]] = {}
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self.paused: set[int] = set()
@@ -71,7 +90,9 @@ class World:
     def start_nodes(self, indexes: Iterable[int]) -> None:
         for index in indexes:
             home = self.homes[index].path
-            command = [sys.executable, "-m", "flockchain", "start", "--home", str(home)]
+            program = ["flockchain", "start"] if index < self.n else ["tests.scenarios.newcomer"]
+            command = [sys.executable, "-m", *program, "--home", str(home)]
+            self.joined = max(self.joined, index + 1)
             self.nodes[index] = self.network.start(index, command, home / "logs" / "stderr.log")
 
     def kill_nodes(self, indexes: Iterable[int]) -> None:
@@ -115,10 +136,10 @@ class World:
                 raise Finding(f"{name} stopped by itself with {worker.poll()}: {said.splitlines()[-1:]}")
 
     def ask_heights(self) -> list[int]:
-        """Of every node; -1 of one that does not answer."""
+        """Of every node that was ever started; -1 of one that does not answer."""
         awake = [index for index in self.nodes if index not in self.paused]
         asked = {index: self.ask(index, "/status") for index in awake}
-        heights = [-1] * self.n
+        heights = [-1] * self.joined
         for index, answer in asked.items():
             heights[index] = int((answer.result() or {}).get("height", -1))
         self.highest = max(self.highest, *heights)
@@ -134,10 +155,10 @@ class World:
 
     # Training
 
-    def start_training(self) -> None:
-        """A task of many rounds, and its workers: each beside a node, which it asks first."""
+    def start_training(self, late: frozenset[str]) -> None:
+        """A task of many rounds, and its workers but the late ones: each beside a node, which it asks first."""
         self.task = self.network.inside[0].do(_open_task)
-        self.start_workers(WORKERS)
+        self.start_workers(name for name in WORKERS if name not in late)
 
     def start_workers(self, names: Iterable[str]) -> None:
         for name in names:
@@ -153,6 +174,14 @@ class World:
         for process in [self.workers.pop(name) for name in names]:
             process.kill()
             process.wait(STOP_TIMEOUT_S)
+
+    def pause_workers(self, names: Iterable[str]) -> None:
+        for name in names:
+            os.kill(self.workers[name].pid, signal.SIGSTOP)
+
+    def resume_workers(self, names: Iterable[str]) -> None:
+        for name in names:
+            os.kill(self.workers[name].pid, signal.SIGCONT)
 
     def is_training(self) -> bool:
         """Whether the first round has its trainers."""
@@ -194,7 +223,7 @@ def _make_homes(home: Path, n: int) -> Devnet:
         base_port=find_free_base_port(n),
         accounts=(CREATOR, *TRAINERS, *JUDGES),
         chain_id=CHAIN_ID,
-        params=replace(params, consensus=consensus),
+        params=replace(params, consensus=consensus, tasks=replace(params.tasks, missed_rounds=ROUNDS)),
     )
     for index in range(n):
         node = Home(devnet.node_home(index))
@@ -203,14 +232,30 @@ def _make_homes(home: Path, n: int) -> Devnet:
             load_config(node.config),
             p2p=P2pConfig(listen=f"{address_of_node(index)}:{P2P_PORT}", persistent_peers=peers),
             api=ApiConfig(listen=f"0.0.0.0:{API_PORT}"),
+            storage=StorageConfig(snapshot_interval_blocks=SNAPSHOT_INTERVAL_BLOCKS, keep_snapshots=KEEP_SNAPSHOTS),
         )
         node.config.write_text(format_config(config))
     return devnet
 
 
+def _make_newcomer(validators: Sequence[Home], *, from_snapshot: bool) -> Home:
+    """The home of a full node: the validators' genesis and addresses, keys of its own that sign nothing."""
+    index, config = len(validators), load_config(validators[0].config)
+    peers = tuple(f"{address_of_node(other)}:{P2P_PORT}" for other in range(index))
+    config = replace(
+        config,
+        p2p=P2pConfig(listen=f"{address_of_node(index)}:{P2P_PORT}", persistent_peers=peers),
+        sync=SyncConfig(from_snapshot=from_snapshot),
+        validator=ValidatorConfig(enabled=False),
+    )
+    home = create_home(validators[0].path.with_name(f"node{index}"), config=config)
+    shutil.copy(validators[0].genesis, home.genesis)
+    return home
+
+
 def _open_task() -> int:
     with Client([f"http://127.0.0.1:{API_PORT}"]) as client:
-        spec = make_task_spec(trainers=3, rounds=ROUNDS)
+        spec = make_task_spec(trainers=3, rounds=ROUNDS, **PHASES_MS)
         client.send(make_key(CREATOR), create_task.KIND, create_task.Body(spec, POOL_UFLK))
         return max(int(task["id"]) for task in client.pages("/tasks"))
 
