@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import structlog
+
 from flockchain.codec import encode
 from flockchain.crypto import parse_address
 from flockchain.errors import Fault, Refused
@@ -10,9 +12,13 @@ from flockchain.files import disk_faults
 from flockchain.genesis import Genesis, load_genesis
 from flockchain.node.config import Config, P2pConfig
 from flockchain.node.home import Home
+from flockchain.node.key_file import load_key
 from flockchain.node.mempool import Limits
 from flockchain.node.net.seeker import Discovery
+from flockchain.node.signer import PersistedSigner, forbid_signed_heights, read_signed_height
 from flockchain.store.chain_store import ChainStore
+
+log = structlog.get_logger()
 
 
 def read_genesis(path: Path) -> Genesis:
@@ -39,6 +45,39 @@ def open_store(home: Home, genesis: Genesis, retain_blocks: int = 0) -> ChainSto
         store.close()
         raise
     return store
+
+
+def open_signer(config: Config, home: Home, genesis: Genesis, height: int) -> PersistedSigner | None:
+    """The validator's key, None for a full node; `height` is what the chain's file holds.
+
+    A block is on disk before anything of the next height is signed, so a key that signed further has lost blocks, and
+    its log of the height in progress with them: without the lock it must not vote there again.
+    """
+    if not config.validator.enabled:
+        return None
+    key = load_key(home.validator_key, read_passphrase(config))
+    signer = PersistedSigner(key, home.signer_state, genesis.hash())
+    signed = read_signed_height(home.signer_state)[1]
+    if signed <= height + 1:
+        return signer
+    lost = (
+        f"{home.chain} ends at height {height} and this key signed at height {signed}: the file was deleted or set "
+        "back, or an older one is in its place"
+    )
+    if not (config.p2p.persistent_peers or config.p2p.seeds):
+        raise Fault(
+            f"{lost}. No peer is configured that could give the blocks again, and this "
+            "key signs none of them anew. Nothing was changed: put the newest copy of the file back, or name a node "
+            "that has the chain under [p2p] persistent_peers. Never delete signer_state.json: the key could sign twice"
+        )
+    log.warning(
+        "blocks-lost",
+        reason=lost,
+        then=f"the blocks are fetched from peers again, and this validator votes from height {signed + 1} on. That is "
+        "safe while signer_state.json stays where it is",
+    )
+    forbid_signed_heights(home.signer_state)
+    return PersistedSigner(key, home.signer_state, genesis.hash())
 
 
 def make_limits(config: Config) -> Limits:

@@ -29,10 +29,9 @@ from flockchain.node.metrics import NodeMetrics
 from flockchain.node.net.limits import NetworkLimits
 from flockchain.node.net.network import TcpNetwork
 from flockchain.node.node import Node, NodeOptions
-from flockchain.node.opening import make_discovery, make_limits, open_store, read_genesis, read_passphrase
+from flockchain.node.opening import make_discovery, make_limits, open_signer, open_store, read_genesis, read_passphrase
 from flockchain.node.ports import NetworkEvent, PeerConnected
 from flockchain.node.restore import restore
-from flockchain.node.signer import PersistedSigner
 from flockchain.node.snapshot_sync import Found, SnapshotSync
 from flockchain.node.wal import WriteAheadLog
 from flockchain.store.blob_store import BlobStore
@@ -134,12 +133,8 @@ class _Runner:
 
     def _make_network(self, genesis: Genesis) -> None:
         config, home = self._config, self._home
-        passphrase = read_passphrase(config)
-        node_key = load_key(home.node_key, passphrase)
-        self._signer = None
-        if config.validator.enabled:
-            key = load_key(home.validator_key, passphrase)
-            self._signer = PersistedSigner(key, home.signer_state, genesis.hash())
+        node_key = load_key(home.node_key, read_passphrase(config))
+        self._signer = open_signer(config, home, genesis, self._store.height)
         self._is_network_started = False
         self._network = TcpNetwork(
             node_key,

@@ -57,7 +57,7 @@ def read_signed_height(path: Path) -> tuple[bytes, int]:
 def forbid_signed_heights(path: Path) -> int:
     """Let the key sign nothing more at heights where it signed before; returns the first at which it may sign.
 
-    For a chain that is set back or restored: its write-ahead log, and with it the lock of consensus, is gone.
+    For a chain that is set back, restored or lost: its write-ahead log, and with it the lock of consensus, is gone.
     """
     owner, height = read_signed_height(path)
     replace_file(path, _format_state(owner, height + 1, {}))

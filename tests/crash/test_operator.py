@@ -79,6 +79,7 @@ BREAKS: tuple[Break, ...] = (
     ("signer-folder", "data/signer_state.json", put_folder, "start again"),
     ("signer-empty", "data/signer_state.json", lambda path: path.write_bytes(b""), "do not sign with this key before"),
     ("log-folder", "data/wal", put_folder, "start again"),
+    ("store-missing", "data/chain.sqlite", Path.unlink, "put the newest copy of the file back"),
     ("store-folder", "data/chain.sqlite", put_folder, "may this user write to its folder"),
     ("store-garbage", "data/chain.sqlite", flip_middle, "the node syncs from its peers"),
     ("store-altered", "data/chain.sqlite", alter_balance, "do not have the state root"),

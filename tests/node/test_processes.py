@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from flockchain.node.signer import read_signed_height
 from flockchain.txs import transfer
 from tests.support.ledger import Ledger, make_address
 from tests.support.processes import NodeProcess, Processes, wait_until
@@ -66,6 +67,21 @@ def test_a_second_process_on_a_running_home_is_refused(network: Processes) -> No
     assert second.process.wait(timeout=20) == 1
     assert "two of them would sign twice" in second.errors()
     assert node.height() >= 2
+
+
+def test_a_validator_whose_blocks_were_deleted_fetches_them_and_votes_where_it_never_voted(network: Processes) -> None:
+    """Signer state and log stay. Three others go on meanwhile, so the height that it signed last is behind it."""
+    node, others = network.nodes[3], network.nodes[:3]
+    assert node.kill(signal.SIGTERM) == 0
+    signed = read_signed_height(node.home.signer_state)[1]
+    node.home.chain.unlink()
+    wait_until(lambda: min(other.height() for other in others) > signed, 30)
+    node.start()
+    wait_until(lambda: read_signed_height(node.home.signer_state)[1] > signed + 1, 30)
+    said = node.errors()
+    assert f"ends at height 0 and this key signed at height {signed}" in said
+    assert f"this validator votes from height {signed + 1} on" in said
+    assert "signer-refused" not in said
 
 
 def test_a_home_without_its_signer_state_refuses_to_start(tmp_path: Path) -> None:

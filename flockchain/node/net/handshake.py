@@ -1,7 +1,7 @@
 """Proof of node keys and agreement on session keys: station-to-station over X25519, as a sans-I/O state machine.
 
     dialer                                                   listener
-      1. hello      magic | protocol version | ephemeral key ->
+      1. hello      magic | peer version | ephemeral key ->
       2.            <- hello | sealed(proof of the listener's node key)
       3. sealed(proof of the dialer's node key) ->
       4.            <- sealed(welcome, or a refusal with its reason)
@@ -195,7 +195,8 @@ class Handshake:
         if version != PEER_VERSION:
             raise Refused(
                 "wrong-protocol-version",
-                f"peer speaks protocol version {version}, this node {PEER_VERSION}: run the same release on both",
+                f"peer speaks version {version} of the peer protocol, this node {PEER_VERSION}: run releases on both "
+                "that share one. The chain's protocol version is another number, it was not compared",
             )
         self._agree_keys(bytes(self._peer_hello[-crypto_kx_PUBLIC_KEY_BYTES:]))
         self.stage = Stage.PROOF

@@ -85,16 +85,16 @@ def test_a_stranger_is_refused_and_told_why(theirs: module.LocalNode, code: str,
     assert told.value.code == code
 
 
-def test_another_protocol_version_is_told_to_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_of_the_peer_protocol_is_told_to_both_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(module, "PEER_VERSION", 9)
         dialer = Handshake(Role.DIALER, local_node(1))
         hello = dialer.start()
     listener = Handshake(Role.LISTENER, local_node(2))
-    with pytest.raises(Refused, match="peer speaks protocol version 9, this node 1") as refused:
+    with pytest.raises(Refused, match="peer speaks version 9 of the peer protocol, this node 1") as refused:
         listener.feed(hello)
     monkeypatch.setattr(module, "PEER_VERSION", 9)
-    with pytest.raises(Refused, match="peer speaks protocol version 1, this node 9"):
+    with pytest.raises(Refused, match="peer speaks version 1 of the peer protocol, this node 9"):
         dialer.feed(listener.refuse(refused.value))
 
 
