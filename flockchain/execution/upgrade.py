@@ -32,6 +32,16 @@ def process_upgrade(context: Context) -> None:
         UPGRADES[epoch.protocol_version](context)
 
 
+def check_version(height: int, version: int, supported: Collection[int]) -> None:
+    """Raise `UpgradeNeeded` for a node that would join at this height, by its verified header."""
+    if version not in supported:
+        raise UpgradeNeeded(
+            f"block {height} follows protocol version {version}; this software (flockchain {__version__}) runs "
+            f"{', '.join(map(str, sorted(supported)))}. Nothing was stored and nothing signed: stopping is safe. "
+            f"Install a release for protocol version {version} and start it on this home"
+        )
+
+
 def find_upgrade_needed(state: State, supported: Collection[int]) -> UpgradeNeeded | None:
     """Why this software must stop before the next block; None while it may go on."""
     epoch = find_epoch(state)

@@ -5,11 +5,12 @@
     PARTS      the manifest, checked against that root; each chunk against the manifest; the head against the state
 
 Whoever sends something that does not verify is banned, and the rest is asked of others. When a snapshot has nobody
-left to give it, the next newest is tried, at most `MAX_CANDIDATES`; then the node takes blocks. Driven as the node is,
-by network events and a clock, so that the simulator can drive it too.
+left to give it, the next newest is tried, at most `MAX_CANDIDATES`; then the node takes blocks. A verified header of
+a protocol version that this software lacks stops the node before it fetches: no peer is at fault. Driven as the node
+is, by network events and a clock, so that the simulator can drive it too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import structlog
 
 from flockchain.codec import encode
 from flockchain.errors import Fault, Refused
+from flockchain.execution.upgrade import check_version, get_supported_versions
 from flockchain.genesis import Genesis
 from flockchain.light.refusals import NotVerified, TrustExpired
 from flockchain.node.header_path import HeaderPath
@@ -80,14 +82,17 @@ class SnapshotSync:
         network: Network,
         clock: Clock,
         on_done: Callable[[Found | None], None],
+        versions: Collection[int] | None = None,
     ) -> None:
-        """`folder` is scratch space on disk for the parts; `trust` a known (height, block id), else genesis."""
+        """`folder` is scratch space on disk for the parts; `trust` a known (height, block id), else genesis;
+        `versions`: protocol versions to run; None: all that we have."""
         self._genesis = genesis
         self._trust = trust
         self._folder = folder
         self._network = network
         self._clock = clock
         self._on_done = on_done
+        self._versions = get_supported_versions() if versions is None else versions
         self._answers: dict[PeerId, SnapshotOffers] = {}
         self._questions = Questions(ANSWER_TIMEOUT_MS)
         self._tried: set[SnapshotOffer] = set()
@@ -169,6 +174,8 @@ class SnapshotSync:
             candidate.headerless.add(peer)
             return
         candidate.headerless.clear()
+        if candidate.path.found is not None:
+            check_version(block.header.height, candidate.path.found.header.protocol_version, self._versions)
 
     def _take_manifest(self, candidate: Candidate, peer: PeerId, manifest: StateManifest | None) -> None:
         if manifest is None:

@@ -104,6 +104,21 @@ def test_a_tombstoned_validator_never_returns(ledger: Ledger) -> None:
     ledger.must("owner3", unstake.Body(TARGET, BOND_UFLK - 500_000_000))
 
 
+@pytest.mark.parametrize("blocks_in_jail", [0, 5], ids=["still in the set", "out of the set"])
+def test_a_jailed_validator_that_signs_twice_is_slashed_and_tombstoned(ledger: Ledger, blocks_in_jail: int) -> None:
+    """Jailed for downtime, it signs twice at the newest height: as member of the set of then, or as none."""
+    while not ledger.validator("val3").jailed_until_ms:
+        ledger.produce(absent=["val3"])
+    ledger.skip(blocks_in_jail * 1_000, blocks=blocks_in_jail)
+    height, bond_uflk = ledger.chain.height, ledger.validator("val3").bond_uflk
+    assert (VAL3 in {member.address for member in get_validators(ledger.state, height)}) == (blocks_in_jail == 0)
+    ledger.must("alice", two_votes(ledger, height=height))
+    found = ledger.validator("val3")
+    assert (found.tombstoned, found.bond_uflk) == (True, bond_uflk - bond_uflk * 50_000 // 10**6)
+    ledger.produce(elapsed_ms=60_000)
+    assert ledger.send("owner3", unjail.Body(VAL3)).code == "tombstoned", "when the jail would have ended"
+
+
 def test_stake_that_left_after_the_offence_is_slashed_with_the_bond(ledger: Ledger) -> None:
     ledger.must("owner3", unstake.Body(TARGET, BOND_UFLK // 2))
     ledger.must("alice", two_votes(ledger))

@@ -11,16 +11,27 @@ from msgspec.structs import replace
 from flockchain.codec import encode
 from flockchain.errors import Refused
 from flockchain.execution import governance, upgrade
-from flockchain.execution.block import check_block, compute_next_due_ms, execute_block
+from flockchain.execution.block import check_block, compute_next_due_ms, execute_block, get_validators
 from flockchain.execution.context import Context
 from flockchain.execution.epochs import find_epoch, get_evidence_age_ms, get_params_of, get_protocol_version
 from flockchain.execution.evidence import double_vote
 from flockchain.execution.genesis import build_state, load_state
 from flockchain.execution.governance import MAX_CHANGE_MS, MAX_OPEN_PER_VALIDATOR
+from flockchain.execution.staking import make_validator_target
 from flockchain.execution.upgrade import find_upgrade_needed
 from flockchain.genesis import Genesis
 from flockchain.params import DAY_MS, RANGES, Params, check_params, get_param
-from flockchain.txs import approve_change, create_task, propose_change, slash, submit_adapter, transfer, unstake
+from flockchain.txs import (
+    approve_change,
+    create_task,
+    edit_validator,
+    propose_change,
+    slash,
+    stake,
+    submit_adapter,
+    transfer,
+    unstake,
+)
 from flockchain.types.chain import PREVOTE, VoteBody
 from flockchain.types.change import Setting, Upgrade
 from flockchain.types.rows import Approval, Change, Epoch, OpenChange, ScheduledChange
@@ -311,6 +322,27 @@ def test_a_longer_evidence_age_does_not_reach_back() -> None:
     four.ledger.skip(3_000, 3)
     assert get_evidence_age_ms(four.state, offence_ms) == old_age_ms
     assert get_evidence_age_ms(four.state, four.ledger.chain.time_ms) == 21 * DAY_MS
+
+
+def test_a_lower_multiple_takes_power_from_what_was_delegated_before_and_keeps_nobody() -> None:
+    """Twice the own bond was delegated when ten times were allowed; then once counts, for old and new alike."""
+    four = Assembly()
+    val0, owner0 = make_address("val0"), make_address("owner0")
+    target = make_validator_target(val0)
+    four.ledger.must("owner0", edit_validator.Body(val0, "", b"", 500_000))
+    four.ledger.must("alice", stake.Body(target, 2 * BOND_UFLK, delegate=owner0))
+
+    def get_power() -> int:
+        members = get_validators(four.state, four.ledger.chain.height + 2)
+        return next(member.power for member in members if member.address == val0)
+
+    assert get_power() == 3 * BOND_UFLK
+    four.enact(**four.set("stake.max_delegated_multiple", 1))
+    four.ledger.skip(3_000, 3)
+    assert get_power() == 2 * BOND_UFLK
+    assert four.ledger.send("bob", stake.Body(target, BOND_UFLK, delegate=owner0)).code == "delegation-limit"
+    four.ledger.must("alice", unstake.Body(target, 2 * BOND_UFLK, owner0))
+    assert get_power() == BOND_UFLK
 
 
 # -- upgrades ---------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from flockchain.node.config import (
     load_config,
 )
 from flockchain.node.home import Home, create_home
+from flockchain.node.run import UPGRADE_EXIT_CODE
 from flockchain.store.snapshots import SnapshotFolder
 from flockchain.txs import transfer
 from flockchain.verify.reexecution import reexecute
@@ -35,19 +36,24 @@ SNAPSHOT, TIP = 25, 30
 PROGRAM = """
 import sys
 from pathlib import Path
+from flockchain.execution import upgrade
 from flockchain.node import snapshot_sync
 from flockchain.node.run import run_node
 snapshot_sync.LONG_CHAIN_BLOCKS = 10
+upgrade.FIRST_VERSION = int(sys.argv[2])
 sys.exit(run_node(Path(sys.argv[1])))
 """
 
 
 class JoiningProcess(NodeProcess):
-    """For which a chain of ten blocks is long."""
+    """For which a chain of ten blocks is long, and which runs one protocol version."""
+
+    version = 1
 
     def start(self) -> None:
+        words = [sys.executable, "-c", PROGRAM, str(self.home.path), str(self.version)]
         with (self.home.path / "stderr.txt").open("ab") as errors:
-            self.process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(self.home.path)], stderr=errors)
+            self.process = subprocess.Popen(words, stderr=errors)
 
 
 def make_config(p2p: int, api: int, *, peer: int | None = None, trust: str = "") -> Config:
@@ -79,8 +85,14 @@ def test_a_node_joins_by_a_snapshot_takes_the_blocks_above_and_can_be_set_back(t
     save_genesis(chain.genesis, home.genesis)
     old, new = NodeProcess(chain.home, old_api), JoiningProcess(home, new_api)
     old.start()
-    new.start()
     try:
+        new.version = 9
+        new.start()
+        assert new.process is not None
+        assert new.process.wait(30) == UPGRADE_EXIT_CODE
+        assert "follows protocol version 1; this software" in new.errors()
+        new.version = 1
+        new.start()
         wait_until(lambda: new.height() == TIP, 30)
         status = new.status()
         assert (status["first_height"], status["state_root"]) == (SNAPSHOT, chain.roots[TIP].hex())

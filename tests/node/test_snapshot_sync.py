@@ -3,14 +3,14 @@
 The peers are real services over a real chain's file; a story lets one of them deviate.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from flockchain.codec import decode, encode
-from flockchain.errors import Fault, Refused
+from flockchain.errors import Fault, Refused, UpgradeNeeded
 from flockchain.node.ledger import Ledger as NodeLedger
 from flockchain.node.messages import (
     LightBlockResponse,
@@ -94,7 +94,15 @@ class Peer:
 class Story:
     """One joining node and its peers."""
 
-    def __init__(self, chain: StoredChain, folder: Path, *, peers: int = 3, trust: tuple[int, bytes] | None = None):
+    def __init__(
+        self,
+        chain: StoredChain,
+        folder: Path,
+        *,
+        peers: int = 3,
+        trust: tuple[int, bytes] | None = None,
+        versions: Collection[int] | None = None,
+    ) -> None:
         self.chain = chain
         self.world = SimWorld(GENESIS_TIME_MS + 100_000)
         self.net = SimNet(self.world, seed=3)
@@ -109,6 +117,7 @@ class Story:
             network=self.network,
             clock=SimClock(self.world),
             on_done=self.results.append,
+            versions=versions,
         )
         self.network.handler = self.sync.handle
 
@@ -158,6 +167,20 @@ def test_a_wrong_trusted_block_stops_the_node_and_bans_nobody(chain: StoredChain
     with pytest.raises(Fault, match="3 peers have another there: correct it"):
         story.run()
     assert story.network.penalties == []
+
+
+def test_software_without_the_chains_protocol_version_stops_before_it_fetches_and_bans_nobody(
+    chain: StoredChain, tmp_path: Path
+) -> None:
+    """The snapshot is of version 1, the software of a chain that runs 2 and 3 alone."""
+    story = Story(chain, tmp_path, versions=(2, 3))
+    with pytest.raises(
+        UpgradeNeeded, match=r"follows protocol version 1; this software .* runs 2, 3\. Nothing was stored"
+    ):
+        story.run()
+    assert story.network.penalties == []
+    assert not story.results
+    assert not (story.folder / "joining").exists()
 
 
 def test_an_old_trust_is_not_used(chain: StoredChain, tmp_path: Path) -> None:
