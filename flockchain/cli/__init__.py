@@ -16,6 +16,7 @@ from flockchain.cli import (
     keys,
     learn,
     light,
+    plan,
     query,
     replay,
     snapshot,
@@ -56,6 +57,7 @@ app.command()(replay.export)
 app.command()(replay.rollback)
 app.command()(bench.bench)
 app.command()(light.light)
+app.command()(plan.plan)
 
 
 def _print_version(wanted: bool) -> None:
