@@ -175,7 +175,14 @@ class _Ledger(Ledger):
         """The link that this validator owes as proposer; None for a head of which nobody has the links."""
         head = get_beacon_head(self.state.get(ValidatorRow, address), height)
         chains = self._get_chains(self._validator_names[address])
-        return next((p for p in (beacon.find_preimage(head) for beacon in chains) if p is not None), None)
+        for beacon in chains:
+            preimage = beacon.find_preimage(head)
+            if preimage is not None:
+                # Looked into first next time: the others would be searched from end to end.
+                chains.remove(beacon)
+                chains.insert(0, beacon)
+                return preimage
+        return None
 
     def _get_chains(self, validator: str) -> list[BeaconChain]:
         return self._chains.setdefault(validator, [make_beacon_chain(validator)])
