@@ -86,6 +86,11 @@ def test_with_more_than_a_third_faulty_the_chain_forks_and_the_evidence_names_a_
     assert counts["by forgetting a lock"] >= 5
 
 
+def test_a_forgetful_attack_plays_a_height_until_both_halves_decided() -> None:
+    """755: one half was in a round before the other decided, whose turn it was: nobody spoke to the first any more."""
+    assert must_hold(755, 7, "split")["by forgetting a lock"] == 1
+
+
 def test_commits_of_the_database_torn_by_a_crash_leave_whole_blocks() -> None:
     counts: Counter[str] = Counter()
     for seed in range(3):

@@ -75,7 +75,8 @@ class Adversary:
         self._kinds = plots
         self._falls_silent = falls_silent
         self._plots: dict[int, Plot] = {}
-        self._entered: set[tuple[int, int]] = set()
+        self._entered: dict[tuple[int, int], set[PeerId]] = {}
+        """Who was in which round of which height."""
         self._held: dict[int, list[Held]] = {}
         self._turns: dict[tuple[int, int], str] = {}
         self._crafted = 0
@@ -83,10 +84,19 @@ class Adversary:
 
     # -- what the world tells -----------------------------------------------------------------------------------------
 
-    def on_round(self, height: int, round: int) -> None:
-        if (height, round) not in self._entered and height in self._world.sets:
-            self._entered.add((height, round))
+    def on_progress(self, machine: Machine, height: int, round: int) -> None:
+        """An honest node may have entered a round."""
+        if (height, round) not in self._entered:
+            self._entered[height, round] = set()
             self._plot(height).on_round(round)
+        if machine.id not in self._entered[height, round]:
+            self._entered[height, round].add(machine.id)
+            self._plot(height).on_enter(machine, round)
+
+    def on_decided(self, machine: Machine, height: int) -> None:
+        """An honest node is about to persist a block."""
+        if height in self._plots:
+            self._plots[height].on_decided(machine)
 
     def hear(self, message: ProposalMessage) -> None:
         """An honest node proposes."""

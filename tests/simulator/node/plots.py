@@ -59,8 +59,14 @@ class Plot:
     def on_round(self, round: int) -> None:
         """The first honest node entered a round."""
 
+    def on_enter(self, machine: Machine, round: int) -> None:
+        """This honest node entered a round."""
+
     def on_proposal(self, message: ProposalMessage) -> None:
         """An honest node sent a proposal."""
+
+    def on_decided(self, machine: Machine) -> None:
+        """This honest node is about to persist the block of this height."""
 
     def route(self, sender: Machine, target: PeerId, message: Message) -> int | None:
         """Delay in ms for an honest message, `HOLD`, or None."""

@@ -13,6 +13,7 @@ from flockchain.types.chain import SignedVote
 from ..invariants import Violation
 from .dice import Dice
 from .invariants import Fork, Forked
+from .machine import Machine
 from .plots import NIL, Plot, Stage
 from .scenario import Scenario
 from .world import Outcome, World
@@ -62,36 +63,44 @@ class TwoFaces(_Split):
 
 
 class Forgetful(_Split):
-    """Never signs twice in one round: one half decides, and the lock is forgotten in a later round."""
+    """Never signs twice in one round: one half decides, and the lock is forgotten in a later round.
 
-    def on_round(self, round: int) -> None:
-        side, decided = self.side_of_proposer(round), self._decided_half()
-        if decided is None:
-            if side is None:
-                half = self.stage.dice.pick(self.halves)
-                self.vote_both(self.everyone, round, self.offer(half, round))
+    A round has one word for both halves: what is proposed first, or nil once the half whose turn it is has decided
+    and will propose no more. Each half hears it when it is in that round, until both have decided.
+    """
+
+    def __init__(self, stage: Stage, height: int) -> None:
+        super().__init__(stage, height)
+        self._words: dict[int, bytes] = {}
+        self._entered: set[tuple[int, int]] = set()
+        """(side, round)"""
+        self._told: set[tuple[int, int]] = set()
+        self._decided: set[int] = set()
+
+    def on_enter(self, machine: Machine, round: int) -> None:
+        side = self.side_of[machine.name]
+        if (side, round) in self._entered:
             return
-        other = self.halves[1 - decided]
-        if side is None:
-            self.vote_both(other, round, self.offer(other, round))
-        elif side == decided:
-            self.vote_both(other, round, NIL)
+        self._entered.add((side, round))
+        if self.side_of_proposer(round) is None and round not in self._words:
+            self._words[round] = self.offer(self.halves[side], round)
+        self._speak()
 
     def on_proposal(self, message: ProposalMessage) -> None:
-        body = message.proposal.body
-        side, decided = self.side_of_proposer(body.round), self._decided_half()
-        assert side is not None
-        if decided is None:
-            self.vote_both(self.everyone, body.round, body.block_id)
-        elif side != decided:
-            self.vote_both(self.halves[side], body.round, body.block_id)
+        self._words.setdefault(message.proposal.body.round, message.proposal.body.block_id)
+        self._speak()
 
-    def _decided_half(self) -> int | None:
-        """The half that has decided this height."""
-        for machine in self.stage.machines:
-            if machine.store.height >= self.height:
-                return self.side_of[machine.name]
-        return None
+    def on_decided(self, machine: Machine) -> None:
+        self._decided.add(self.side_of[machine.name])
+        self._speak()
+
+    def _speak(self) -> None:
+        for side, round in sorted(self._entered - self._told):
+            if self.side_of_proposer(round) in self._decided:
+                self._words.setdefault(round, NIL)
+            if side not in self._decided and round in self._words:
+                self._told.add((side, round))
+                self.vote_both(self.halves[side], round, self._words[round])
 
 
 class SplitWorld(World):

@@ -317,13 +317,14 @@ class World:
         if machine.running.driver.is_active and core.height in self.sets:
             if core.round and (key := f"round {core.round}") not in self.counts:
                 self.count(key)
-            self.adversary.on_round(core.height, core.round)
+            self.adversary.on_progress(machine, core.height, core.round)
 
     def on_persist(self, machine: Machine, decided: Decided) -> None:
         block, commit, outcome = decided
         self.note(machine.name, "decides", block.height, commit.round, len(block.txs), len(commit.signatures))
         self.invariants.check_decided(decided, self.now_ms)
         self._included.update(result.hash for result in outcome.results)
+        self.adversary.on_decided(machine, block.height)
         core = machine.running.driver.core
         if core.height == block.height and core.decided is not None:
             self.count("a height was decided by consensus")
