@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from .node.adversary import PLOTS
 from .node.dice import Dice
 from .node.disk import SimDisk, installed
 from .node.golden import FILE, SEEDS
 from .node.mutants import MUTANTS, find
-from .node.plots import PLOTS
 from .node.run import run_seed
-from .node.scenario import draw_scenario
+from .node.scenario import Crash, Moment, draw_scenario
 from .node.world import Outcome
 from .run import Finding, simulate
 
@@ -31,6 +31,7 @@ MET = {
     "a height was learnt by a decision",
     "a height was learnt by block sync",
     "a height was replayed from the log",
+    "a log was lost",
     "a locked value was proposed again",
     "a message met a one-way cut",
     "a message met a partition",
@@ -50,6 +51,8 @@ MET = {
     "equivocating precommits",
     "equivocating prevotes",
     "equivocating proposals",
+    "felled after its precommit left",
+    "felled before it persisted",
     "flipped a bit",
     "forged a decision",
     "forged a proof of lock",
@@ -59,6 +62,7 @@ MET = {
     "sent garbage",
     "stores were SQLite files",
     "withheld a message from some",
+    *(f"a crash was planned for when {moment.value}" for moment in Moment),
     *(f"plot: {plot.__name__}" for plot in PLOTS),
 }
 """Every fault, every act of the faulty and every interesting path occurs within the seeds of `make test`."""
@@ -94,7 +98,7 @@ def test_a_forgetful_attack_plays_a_height_until_both_halves_decided() -> None:
 def test_commits_of_the_database_torn_by_a_crash_leave_whole_blocks() -> None:
     counts: Counter[str] = Counter()
     for seed in range(3):
-        crashes = tuple((300 + 400 * i, index, 0) for i in range(4) for index in range(4))
+        crashes = tuple(Crash(300 + 400 * i, index, Moment.COMMIT) for i in range(4) for index in range(4))
         scenario = replace(draw_scenario(seed, 4), is_on_files=True, crashes=crashes)
         counts += Counter(run_seed(seed, 4, scenario=scenario).counts)
     assert counts["a commit of the database was torn"] >= 3

@@ -13,6 +13,7 @@ so (`golden.json`).
     machine.py     one honest node: its ports, life and death        network.py     links, loss, delay, cuts, bans
     disk.py        log and signer state, synced or not               stores.py      blocks and rows, whole or not at all
     adversary.py   the faulty validators and their keys              plots.py       what they do at a height
+    isolation.py   plots around a decision that not all hear of: double signatures, amnesia, a fall at the worst moment
     heckler.py     a peer without a key that lies and sends garbage  invariants.py  what must never happen
     split_brain.py the control: too many faulty ones fork the chain  mutants.py     planted bugs
 

@@ -20,9 +20,10 @@ from flockchain.types.rows import SetMember, ValidatorRow
 
 from .dice import Dice
 from .genesis import Pen, beacon_of, key_of
+from .isolation import Amnesia, Blackout, IsolateDeciders
 from .machine import Machine
 from .network import HOLD
-from .plots import PLOTS, Noise, Plot, height_of
+from .plots import Noise, Obey, Plot, Spoil, Straddle, Withhold, height_of
 
 BROKEN_HASHES = (
     "last_block_id",
@@ -37,6 +38,10 @@ BROKEN_HASHES = (
 )
 BROKEN_TIMES_MS = (-(2**40), -600_000, 10_000, 3_600_000)
 WATCH_MS = 50
+PLOTS: tuple[type[Plot], ...] = (
+    Plot, Obey, Withhold, Noise, Noise, Spoil, IsolateDeciders, IsolateDeciders, Amnesia, Blackout, Blackout, Straddle,
+)  # fmt: skip
+"""What one is picked from for every height."""
 
 Held = tuple[Machine, PeerId, Channel, bytes]
 

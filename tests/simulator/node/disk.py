@@ -87,6 +87,10 @@ class SimDisk:
         for file in self.files.values():
             self._lose_unsynced(file, dice)
 
+    def lose(self, name: str) -> bool:
+        """A file is gone, synced or not; False when there was none."""
+        return self._synced_files.pop(name, None) is not None and self.files.pop(name, None) is not None
+
     def _lose_unsynced(self, file: _File, dice: Dice) -> None:
         kept = dice.between(0, len(file.unsynced))
         for change in file.unsynced[:kept]:

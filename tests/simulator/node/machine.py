@@ -18,6 +18,7 @@ from ..invariants import Violation
 from .dice import Dice
 from .disk import SimDisk
 from .genesis import beacon_of, key_of
+from .scenario import Moment
 from .stores import SimFileStore, SimMemoryStore
 
 
@@ -45,22 +46,25 @@ class Surroundings(Protocol):
 
 
 class Machine:
-    """Clock, Network and disk are its own; `steps_to_crash` counts calls on its ports until it falls (0: never)."""
+    """Clock, Network and disk are its own. `loses_log`: after a crash its log is gone, by a bad disk or a hand."""
 
-    def __init__(self, world: Surroundings, index: int, skew_ms: int, folder: Path | None) -> None:
+    def __init__(
+        self, world: Surroundings, index: int, skew_ms: int, folder: Path | None, loses_log: bool = False
+    ) -> None:
         self.name = f"val{index}"
         self.id = make_address(f"node{index}")
         self.key = key_of(self.name)
         self.skew_ms = skew_ms
-        self.steps_to_crash = 0
-        self.falls_in_commit = False
-        """At the next block that it persists."""
+        self.loses_log = loses_log
         self.connected: set[PeerId] = set()
         self.handling = ""
         """Name of the message in hand, for the statistics."""
         self.node: Node | None = None
         self._world = world
         self._life = 0
+        self._doom: tuple[Moment, int] | None = None
+        self._calls_to_crash = 0
+        """0: none is planned, or its moment is not there yet."""
         self._disk = SimDisk(self.step)
         self._blobs = MemoryBlobs()
         if folder is None:
@@ -97,16 +101,29 @@ class Machine:
             if self.node is not None:
                 self._world.on_progress(self)
 
+    def doom(self, moment: Moment, calls: int) -> None:
+        """It will fall at this call on a port after the next such moment."""
+        self._doom = (moment, calls)
+        self.reach(Moment.NOW)
+
+    def spare(self) -> None:
+        """It will not fall."""
+        self._doom, self._calls_to_crash = None, 0
+
+    def reach(self, moment: Moment) -> None:
+        """A moment that a crash may have waited for."""
+        if self._doom is not None and self._doom[0] is moment:
+            self._calls_to_crash, self._doom = self._doom[1], None
+
     def step(self) -> None:
         """A call on a port is about to be made."""
-        if self.steps_to_crash:
-            self.steps_to_crash -= 1
-            if not self.steps_to_crash:
+        if self._calls_to_crash:
+            self._calls_to_crash -= 1
+            if not self._calls_to_crash:
                 raise Crashed
 
     def _end_commit(self) -> None:
-        if self.falls_in_commit:
-            raise Crashed
+        self.reach(Moment.COMMIT)
         self.step()
 
     def handle(self, event: NetworkEvent) -> None:
@@ -132,13 +149,14 @@ class Machine:
     def _crash(self) -> None:
         self._life += 1
         self.node = None
-        self.steps_to_crash = 0
-        self.falls_in_commit = False
+        self.spare()
         self.connected.clear()
         torn = self._disk.torn_writes
         self._disk.crash(self._world.dice)
         if self._disk.torn_writes > torn:
             self._world.count("a write to log or signer state was torn")
+        if self.loses_log and self._disk.lose("wal"):
+            self._world.count("a log was lost")
         if self.store.crash(self._world.dice):
             self._world.count("a commit of the database was torn")
         self.store.reopen()
@@ -154,6 +172,7 @@ class Machine:
     def _check_and_persist(self, decided: list[Decided]) -> None:
         for one in decided:
             self._world.on_persist(self, one)
+        self.reach(Moment.DECISION)
         self._persist(decided)
 
     def _report(self, report: Callable[[Any, Any], None], first: Any, second: Any) -> None:

@@ -26,6 +26,7 @@ from flockchain.node.evidence import Accuser
 from flockchain.node.gossip import Gossip
 from flockchain.node.ledger import Ledger
 from flockchain.node.mempool import Mempool
+from flockchain.node.node import Node
 from flockchain.node.sync import BlockSync
 from flockchain.node.wal import WriteAheadLog
 from flockchain.store import writing
@@ -81,15 +82,10 @@ def only_this_round_sent_again() -> AbstractContextManager[None]:
 
 def nothing_persisted() -> AbstractContextManager[None]:
     """Signatures leave before log and signer state are on disk: neither is there to answer for the other."""
-    original = files.replace_file
-
-    def replace_file(path: Any, data: bytes, *rest: Any) -> None:
-        if not path.exists():
-            original(path, data, *rest)
 
     @contextmanager
     def patch() -> Iterator[None]:
-        with replaced(signer_module, "replace_file", replace_file), log_not_synced():
+        with signer_not_written(), log_not_synced():
             yield
 
     return patch()
@@ -108,6 +104,17 @@ def signer_not_synced() -> AbstractContextManager[None]:
     return replaced(signer_module, "replace_file", replace_file)
 
 
+def signer_not_written() -> AbstractContextManager[None]:
+    """The signer's state stays empty on disk: a restart that lost its log signs anything."""
+    original = files.replace_file
+
+    def replace_file(path: Any, data: bytes, *rest: Any) -> None:
+        if not path.exists():
+            original(path, data, *rest)
+
+    return replaced(signer_module, "replace_file", replace_file)
+
+
 # -- log ---------------------------------------------------------------------------------------------------------------
 
 
@@ -119,6 +126,40 @@ def log_not_replayed() -> AbstractContextManager[None]:
 def log_not_synced() -> AbstractContextManager[None]:
     """Signatures leave before the log is on disk."""
     return replaced(WriteAheadLog, "sync", lambda self: None)
+
+
+def log_synced_late() -> AbstractContextManager[None]:
+    """The log is synced just after a signature left, not before."""
+
+    def late(send: Callable[[ConsensusDriver, Any], None]) -> Callable[[ConsensusDriver, Any], None]:
+        def send_first(self: ConsensusDriver, message: Any) -> None:
+            with replaced(self._wal, "sync", lambda: None):
+                send(self, message)
+            WriteAheadLog.sync(self._wal)
+
+        return send_first
+
+    @contextmanager
+    def patch() -> Iterator[None]:
+        driver = ConsensusDriver
+        with (
+            replaced(driver, "_send_vote", late(driver._send_vote)),
+            replaced(driver, "_send_proposal", late(driver._send_proposal)),
+        ):
+            yield
+
+    return patch()
+
+
+def log_emptied_early() -> AbstractContextManager[None]:
+    """The log is emptied before the block that it led to is persisted."""
+    original = Node._apply
+
+    def apply(self: Node, block: Block, commit: Commit) -> None:
+        self.driver.leave_height()
+        original(self, block, commit)
+
+    return replaced(Node, "_apply", apply)
 
 
 def torn_record_believed() -> AbstractContextManager[None]:
@@ -274,8 +315,11 @@ MUTANTS = {
     "time unchecked": Mutant(time_unchecked, "consensus"),
     "nothing persisted": Mutant(nothing_persisted, "signer"),
     "signer not synced": Mutant(signer_not_synced, "signer"),
+    "signer not written": Mutant(signer_not_written, "signer"),
     "log not replayed": Mutant(log_not_replayed, "log"),
     "log not synced": Mutant(log_not_synced, "log"),
+    "log synced late": Mutant(log_synced_late, "log"),
+    "log emptied early": Mutant(log_emptied_early, "log"),
     "torn record believed": Mutant(torn_record_believed, "log"),
     "torn tail kept": Mutant(torn_tail_kept, "log"),
     "block without state": Mutant(block_without_state, "store", on_files=True),

@@ -1,6 +1,7 @@
 """What will happen to one seed's network: sizes, powers, faults, all drawn before the first event."""
 
 from dataclasses import dataclass
+from enum import Enum
 
 from .dice import Dice
 
@@ -13,6 +14,28 @@ TOLERATED_SKEW_MS = 250
 MAX_SKEW_MS = 30_000
 FILES_PERCENT = 6
 """Seeds whose stores are real SQLite files: several times slower."""
+LOST_LOG_PERCENT = 8
+"""Seeds in which one node's log is gone after a crash. It may forget a lock then, so it takes the place of the faulty:
+what it signed it must never sign otherwise."""
+
+
+class Moment(Enum):
+    """From when on the calls of a node on its ports are counted until it falls."""
+
+    NOW = "now"
+    SIGNATURE = "a new signature of its own has reached a peer"
+    DECISION = "it is about to persist a block"
+    COMMIT = "it is in the middle of persisting it"
+
+
+@dataclass(frozen=True)
+class Crash:
+    """A node falls at its `calls`-th call after the next `moment`, both from `when_ms` on."""
+
+    when_ms: int
+    node: int
+    moment: Moment
+    calls: int = 1
 
 
 @dataclass(frozen=True)
@@ -32,8 +55,7 @@ class Scenario:
     """Share of messages that take up to `tail_ms` instead of up to `delay_ms`."""
     delay_ms: int
     tail_ms: int
-    crashes: tuple[tuple[int, int, int], ...]
-    """(when, node, calls on its ports until it falls; 0: in the middle of its next commit)"""
+    crashes: tuple[Crash, ...]
     partitions: tuple[tuple[int, int, int], ...]
     """(from, to, bit mask of one side)"""
     cuts: tuple[tuple[int, int, int, int], ...]
@@ -43,6 +65,8 @@ class Scenario:
     is_on_files: bool
     falls_silent: bool
     """What the faulty validators do when all else heals: nothing, or go on."""
+    loses_log: int | None = None
+    """The node whose log is gone whenever it falls."""
 
     @property
     def honest(self) -> tuple[int, ...]:
@@ -53,6 +77,9 @@ def draw_scenario(seed: int, n: int) -> Scenario:
     """Unequal powers, faulty validators with less than a third of them, and how rough this seed is."""
     dice = Dice("scenario", seed, n)
     powers, byzantine = _draw_powers(dice, n)
+    loses_log = None
+    if dice.chance(LOST_LOG_PERCENT):
+        byzantine, loses_log = (), dice.pick([i for i in range(n) if 3 * powers[i] < sum(powers)])
     return Scenario(
         seed=seed,
         n=n,
@@ -66,14 +93,15 @@ def draw_scenario(seed: int, n: int) -> Scenario:
         delay_ms=dice.pick((5, 30, 100)),
         tail_ms=dice.pick((300, 1_500)),
         crashes=tuple(
-            (dice.below(ROUGH_MS), dice.below(n), 0 if dice.chance(20) else dice.between(1, 40))
-            for _ in range(dice.pick((0, 1, 2, 4, 6)))
+            _draw_crash(dice, dice.below(n) if loses_log is None else loses_log)
+            for _ in range(dice.pick((0, 1, 2, 4, 6) if loses_log is None else (3, 5)))
         ),
         partitions=tuple(_draw_partition(dice, n) for _ in range(dice.below(3))),
         cuts=tuple(_draw_cut(dice, n) for _ in range(dice.pick((0, 0, 1, 3)))),
         resets=tuple((dice.below(ROUGH_MS), *_draw_pair(dice, n)) for _ in range(dice.pick((0, 0, 2)))),
         is_on_files=dice.chance(FILES_PERCENT),
         falls_silent=dice.chance(50),
+        loses_log=loses_log,
     )
 
 
@@ -100,6 +128,14 @@ def _draw_skews(dice: Dice, powers: tuple[int, ...], byzantine: tuple[int, ...])
                 wrong_power += powers[index]
                 skews[index] = dice.between(-MAX_SKEW_MS, MAX_SKEW_MS)
     return tuple(skews)
+
+
+def _draw_crash(dice: Dice, node: int) -> Crash:
+    """At any call, or where it hurts: around a signature that left, and around a commit."""
+    when_ms = dice.below(ROUGH_MS)
+    moment = dice.pick((Moment.NOW, Moment.NOW, Moment.SIGNATURE, Moment.SIGNATURE, Moment.DECISION, Moment.COMMIT))
+    calls = {Moment.NOW: dice.between(1, 40), Moment.SIGNATURE: dice.between(1, 5)}.get(moment, 1)
+    return Crash(when_ms, node, moment, calls)
 
 
 def _draw_partition(dice: Dice, n: int) -> tuple[int, int, int]:

@@ -28,15 +28,15 @@ from flockchain.types.chain import SignedVote
 
 from ...support.ledger import make_address
 from ..invariants import Violation
-from .adversary import Adversary, Held
+from .adversary import PLOTS, Adversary, Held
 from .dice import Dice
 from .genesis import PARAMS, PAYERS, Pen, key_of, make_genesis
 from .heckler import INTERVAL_MS, Heckler
 from .invariants import Invariants
 from .machine import Machine
 from .network import HOLD, Links
-from .plots import PLOTS, Plot
-from .scenario import SAFETY_HEIGHTS, SAFETY_MS, TOLERATED_SKEW_MS, Scenario, draw_scenario
+from .plots import Plot
+from .scenario import SAFETY_HEIGHTS, SAFETY_MS, TOLERATED_SKEW_MS, Crash, Moment, Scenario, draw_scenario
 
 START_MS = 1_700_000_010_000
 LIVENESS_MS = 120_000
@@ -119,7 +119,7 @@ class World:
             place = RAM if RAM.is_dir() else None
             folder = Path(self._cleanup.enter_context(TemporaryDirectory(prefix="flock-sim-", dir=place)))
         for index in scenario.honest:
-            machine = Machine(self, index, scenario.skews_ms[index], folder)
+            machine = Machine(self, index, scenario.skews_ms[index], folder, index == scenario.loses_log)
             self.machines[machine.id] = machine
         faulty = {f"val{index}": make_address(f"node{index}") for index in scenario.byzantine}
         self.adversary = Adversary(self, faulty, self.pen, plots, scenario.falls_silent)
@@ -158,9 +158,9 @@ class World:
         for peer in self.machines:
             self.links.connect_to_all(peer)
         by_index = {index: self.machines[make_address(f"node{index}")] for index in scenario.honest}
-        for when_ms, index, steps in scenario.crashes:
-            if index in by_index:
-                self.call_in(when_ms, partial(self._doom, by_index[index], steps))
+        for crash in scenario.crashes:
+            if crash.node in by_index:
+                self.call_in(crash.when_ms, partial(self._doom, by_index[crash.node], crash))
         for when_ms, one, other in scenario.resets:
             self.call_in(when_ms, partial(self._reset, make_address(f"node{one}"), make_address(f"node{other}")))
         self.call_in(scenario.clocks_right_ms, self._set_clocks_right)
@@ -192,8 +192,7 @@ class World:
         self.adversary.heal()
         for machine in self.machines.values():
             machine.skew_ms = 0
-            machine.steps_to_crash = 0
-            machine.falls_in_commit = False
+            machine.spare()
             if machine.node is None:
                 machine.start()
         for peer in self.machines:
@@ -247,10 +246,10 @@ class World:
 
     # -- faults -------------------------------------------------------------------------------------------------------
 
-    def _doom(self, machine: Machine, steps: int) -> None:
+    def _doom(self, machine: Machine, crash: Crash) -> None:
         if not self.is_healed:
-            machine.steps_to_crash = steps
-            machine.falls_in_commit = not steps
+            self.count(f"a crash was planned for when {crash.moment.value}")
+            machine.doom(crash.moment, crash.calls)
 
     def _set_clocks_right(self) -> None:
         for machine in self.machines.values():
@@ -377,8 +376,11 @@ class World:
             self.count("a block request was served")
         for one in signed:
             self.invariants.check_signature(one)
-        if signed and sender.node is not None and not sender.node.driver._is_replaying:
-            self.invariants.check_lock(sender.key.address, sender.node)
+        if not signed:
+            return
+        sender.reach(Moment.SIGNATURE)
+        if not sender.running.driver._is_replaying and not sender.loses_log:
+            self.invariants.check_lock(sender.key.address, sender.running)
 
     def send_direct(self, sender: PeerId, target: PeerId, channel: Channel, data: bytes) -> None:
         """A faulty peer's message: never lost, and always in time."""
