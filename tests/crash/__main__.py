@@ -32,10 +32,10 @@ def _sweep(folder: Path, options: argparse.Namespace) -> int:
     first, step = (options.only, 10**9) if options.only else (1, 1)
     for point in sweep(folder, first=first, step=step, cases=CASES):
         points += 1
+        findings += bool(point.problem)
         if options.only:
             print(point)
         elif point.problem:
-            findings += 1
             print(f"{point}\nreplay: python -m tests.crash --only {point.at}", flush=True)
     print(f"points: {points} failures at every call, {findings} findings; {time.monotonic() - begin:.0f} s", flush=True)
     return findings

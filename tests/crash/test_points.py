@@ -15,6 +15,8 @@ from flockchain.node import signer
 from flockchain.node.wal import WriteAheadLog
 from flockchain.store import connection
 
+from . import sweep as sweep_module
+from .__main__ import main
 from .kills import kill
 from .sweep import CASES, Case, sweep
 
@@ -32,6 +34,16 @@ def test_a_failure_at_every_second_call_of_the_disk_is_survived(tmp_path: Path, 
     for part in ("sync /data/wal", "signer_state.json", "chain.sqlite-wal", "/data/blobs/"):
         assert any(part in place for place in places), f"{part} is among what failed: {sorted(places)}"
     assert any(point.outcome.fault for point in points), "some failures end the process with a sentence"
+
+
+@pytest.mark.parametrize(("limit_s", "status"), [(sweep_module.RESTART_LIMIT_S, 0), (0.0, 1)])
+def test_one_call_tried_every_way_says_by_its_exit_whether_there_is_a_finding(
+    limit_s: float, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With no time to start in, every way is one."""
+    monkeypatch.setattr(sweep_module, "RESTART_LIMIT_S", limit_s)
+    assert main(["--only", "60"]) == status
+    assert f"{len(CASES)} failures at every call, {status * len(CASES)} findings" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("validators", [1, 4])
