@@ -123,8 +123,8 @@ def test_the_golden_seeds_differ_from_each_other() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "no lock rule", "quorum of half", "no proof of lock", "only this round sent again", "time unchecked",
-        "signer not synced", "log not replayed", "log not synced", "torn record believed", "commit unchecked",
+        "no lock rule", "quorum of half", "no proof of lock", "time unchecked", "signer not synced",
+        "log not replayed", "log not synced", "log synced late", "torn record believed", "commit unchecked",
         "commit of another block", "small commit accepted",
     ],
 )  # fmt: skip
