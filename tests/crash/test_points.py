@@ -36,11 +36,11 @@ def test_a_failure_at_every_second_call_of_the_disk_is_survived(tmp_path: Path, 
     assert any(point.outcome.fault for point in points), "some failures end the process with a sentence"
 
 
-@pytest.mark.parametrize(("limit_s", "status"), [(sweep_module.RESTART_LIMIT_S, 0), (0.0, 1)])
+@pytest.mark.parametrize(("limit_s", "status"), [(60.0, 0), (0.0, 1)])
 def test_one_call_tried_every_way_says_by_its_exit_whether_there_is_a_finding(
     limit_s: float, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With no time to start in, every way is one."""
+    """With no time to start in, every way is one; with a minute none is, on however busy a machine."""
     monkeypatch.setattr(sweep_module, "RESTART_LIMIT_S", limit_s)
     assert main(["--only", "60"]) == status
     assert f"{len(CASES)} failures at every call, {status * len(CASES)} findings" in capsys.readouterr().out
