@@ -6,15 +6,8 @@ from flockchain.types.rows import Chain, Epoch
 
 def find_epoch(snapshot: Snapshot, height: int) -> Epoch:
     """That of a block, or of the next one; a chain that never changed has one epoch, that of its genesis."""
-    found, cursor = None, None
-    while True:
-        page = snapshot.rows(Epoch, cursor=cursor)
-        for epoch in page.items:
-            if epoch.since_height <= height:
-                found = epoch
-        cursor = page.next_cursor
-        if cursor is None:
-            return found or _first_epoch(snapshot.chain())
+    begun = [epoch for epoch in snapshot.all_rows(Epoch) if epoch.since_height <= height]
+    return begun[-1] if begun else _first_epoch(snapshot.chain())
 
 
 def _first_epoch(chain: Chain) -> Epoch:

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Path, Query, Request
 
 from api.admission import Admission
-from api.json import Json
+from api.json import Json, render
 from api.node_view import NodeView
 from api.openapi import HASH_PATTERN, HEIGHT_PATTERN
 from flockchain.crypto import HASH_BYTES
@@ -14,6 +14,7 @@ from flockchain.errors import Malformed
 from flockchain.store.blob_store import BlobStore
 from flockchain.store.reader import MAX_PAGE, Page, Reader
 from flockchain.types.ids import I63_MAX
+from flockchain.types.rows import Row
 
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most items of this page.")]
 Cursor = Annotated[
@@ -74,3 +75,8 @@ def parse_height(text: str) -> int:
 def render_page(items: list[Json], page: "Page[object]") -> Json:
     """The form of every list."""
     return {"items": items, "next_cursor": page.next_cursor}
+
+
+def render_rows(page: Page[Row]) -> Json:
+    """A list of rows as they are."""
+    return render_page([render(row) for row in page.items], page)

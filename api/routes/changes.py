@@ -6,7 +6,7 @@ from api.errors import NotFound
 from api.json import Json, render
 from api.services import DEFAULT_LIMIT, Cursor, Limit, Number, render_page, services
 from flockchain.store.reader import Snapshot
-from flockchain.types.rows import Approval, Change, ValidatorSet
+from flockchain.types.rows import Approval, Change
 
 router = APIRouter(prefix="/v1/changes", tags=["chain"])
 
@@ -16,7 +16,7 @@ async def get_changes(request: Request, limit: Limit = DEFAULT_LIMIT, cursor: Cu
     """By number: open ones, and those that were approved. What ran out is gone; its receipt tells."""
     with services(request).reader.snapshot() as snapshot:
         page = snapshot.rows(Change, limit=limit, cursor=cursor)
-        powers = _get_powers(snapshot)
+        powers = _get_counting_powers(snapshot)
         items = [_render(snapshot, row, powers) for row in page.items]
     return render_page(items, page)
 
@@ -28,31 +28,20 @@ async def get_change(request: Request, number: Number) -> Json:
         row = snapshot.find(Change, number)
         if row is None:
             raise NotFound(f"no change {number}: it never was, or it ran out")
-        powers = _get_powers(snapshot)
-        approvals = [{**render(a), "power": powers.get(a.validator, 0)} for a in _list_approvals(snapshot, number)]
+        powers = _get_counting_powers(snapshot)
+        given = snapshot.all_rows(Approval, number)
+        approvals = [{**render(approval), "power": powers.get(approval.validator, 0)} for approval in given]
         return {**_render(snapshot, row, powers), "approvals": approvals}
 
 
-def _get_powers(snapshot: Snapshot) -> dict[bytes, int]:
+def _get_counting_powers(snapshot: Snapshot) -> dict[bytes, int]:
     """Of the newest set: the one in which approvals are counted."""
-    found = snapshot.find(ValidatorSet, snapshot.tip().height + 2)
-    return {member.address: member.power for member in found.members} if found is not None else {}
-
-
-def _list_approvals(snapshot: Snapshot, number: int) -> list[Approval]:
-    found: list[Approval] = []
-    cursor = None
-    while True:
-        page = snapshot.rows(Approval, number, cursor=cursor)
-        found += page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            return found
+    return snapshot.powers(snapshot.tip().height + 2)
 
 
 def _render(snapshot: Snapshot, row: Change, powers: dict[bytes, int]) -> Json:
     """An open change with the powers as of now, a closed one with those of its count."""
     if row.status != "open":
         return render(row)
-    agreed = sum(powers.get(approval.validator, 0) for approval in _list_approvals(snapshot, row.id))
+    agreed = sum(powers.get(approval.validator, 0) for approval in snapshot.all_rows(Approval, row.id))
     return {**render(row), "approved_power": agreed, "total_power": sum(powers.values())}

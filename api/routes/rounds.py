@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request
 from api.errors import NotFound
 from api.json import Json, render, render_receipt
 from api.proofs import Prove, fetch_proven
-from api.services import DEFAULT_LIMIT, Cursor, Limit, Number, render_page, services
-from flockchain.store.reader import Snapshot, StoredReceipt
+from api.services import DEFAULT_LIMIT, Cursor, Limit, Number, render_rows, services
+from flockchain.store.reader import Snapshot, StoredReceipt, iterate_pages
 from flockchain.types.rows import (
     Attestation,
     Draw,
@@ -37,7 +37,7 @@ async def get_rounds(request: Request, task: Number, limit: Limit = DEFAULT_LIMI
         if chain.find(Task, task) is None:
             raise NotFound(f"no task {task}")
         page = chain.rows(TrainingRound, task, limit=limit, cursor=cursor)
-    return render_page([render(row) for row in page.items], page)
+    return render_rows(page)
 
 
 @router.get("/{number}")
@@ -68,28 +68,10 @@ async def get_round(request: Request, task: Number, number: Number, prove: Prove
 
 
 def _all(chain: Snapshot, kind: type[R], task: int, number: int) -> Iterator[R]:
-    def walk() -> Iterator[R]:
-        cursor: str | None = None
-        while True:
-            page = chain.rows(kind, task, number, cursor=cursor)
-            yield from page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                return
-
-    return islice(walk(), MAX_MEMBERS)
+    return islice(chain.all_rows(kind, task, number), MAX_MEMBERS)
 
 
 def _all_receipts(chain: Snapshot, kind: str, task: int, number: int) -> list[StoredReceipt]:
     """In the order in which they were made."""
-
-    def walk() -> Iterator[StoredReceipt]:
-        cursor: str | None = None
-        while True:
-            page = chain.receipts(kind=kind, task=task, round=number, cursor=cursor)
-            yield from page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                return
-
-    return list(islice(walk(), MAX_MEMBERS))[::-1]
+    found = iterate_pages(lambda cursor: chain.receipts(kind=kind, task=task, round=number, cursor=cursor))
+    return list(islice(found, MAX_MEMBERS))[::-1]

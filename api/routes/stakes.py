@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 
 from api.json import Json, render
 from api.proofs import Prove, fetch_proven
-from api.services import DEFAULT_LIMIT, AddressQuery, Cursor, Limit, render_page, services
+from api.services import DEFAULT_LIMIT, AddressQuery, Cursor, Limit, render_page, render_rows, services
 from flockchain.crypto import ADDRESS_PREFIX, parse_address
 from flockchain.errors import Malformed
 from flockchain.store.reader import Page, Snapshot
@@ -41,10 +41,10 @@ async def get_stakes(
             raise Malformed("a proof is of one stake: give owner and target")
         missing = f"{owner} has no stake in {target}"
         proven, proof = await fetch_proven(request, Stake, address, name, missing=missing)
-        return render_page([render(proven)], Page([proven], None)) | proof
+        return render_rows(Page([proven], None)) | proof
     with services(request).reader.snapshot() as chain:
         page = _select(chain, address, _parse_target(target), limit, cursor)
-    return render_page([render(row) for row in page.items], page)
+    return render_rows(page)
 
 
 @router.get("/delegations")
@@ -92,7 +92,7 @@ async def get_pools(
     with services(request).reader.snapshot() as chain:
         prefix = () if address is None else (address,) if name is None else (address, name)
         page = chain.rows(DelegationPool, *prefix, limit=limit, cursor=cursor)
-    return render_page([render(row) for row in page.items], page)
+    return render_rows(page)
 
 
 @router.get("/unbonding")
@@ -106,7 +106,7 @@ async def get_unbonding(
             page = chain.rows(Unbonding, limit=limit, cursor=cursor)
         else:
             page = chain.rows_by_ref(Unbonding, ref, limit=limit, cursor=cursor)
-    return render_page([render(row) for row in page.items], page)
+    return render_rows(page)
 
 
 def _select_delegations(

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request
 from api.errors import NotFound
 from api.json import Json, render
 from api.proofs import Prove, fetch_proven
-from api.services import DEFAULT_LIMIT, Cursor, Limit, Number, render_page, services
+from api.services import DEFAULT_LIMIT, Cursor, Limit, Number, render_rows, services
 from flockchain.types.rows import Task
 
 router = APIRouter(prefix="/v1/tasks", tags=["learning"])
@@ -16,7 +16,7 @@ async def get_tasks(request: Request, limit: Limit = DEFAULT_LIMIT, cursor: Curs
     """By id."""
     with services(request).reader.snapshot() as chain:
         page = chain.rows(Task, limit=limit, cursor=cursor)
-    return render_page([render(row) for row in page.items], page)
+    return render_rows(page)
 
 
 @router.get("/{task}")

@@ -9,7 +9,7 @@ from api.services import DEFAULT_LIMIT, AddressPath, Cursor, Limit, render_page,
 from flockchain.crypto import parse_address
 from flockchain.store.reader import Snapshot
 from flockchain.types.delegation import get_share_ppm
-from flockchain.types.rows import DelegationPool, Liveness, ValidatorRow, ValidatorSet
+from flockchain.types.rows import DelegationPool, Liveness, ValidatorRow
 
 router = APIRouter(prefix="/v1/validators", tags=["stake"])
 
@@ -19,7 +19,7 @@ async def get_validators(request: Request, limit: Limit = DEFAULT_LIMIT, cursor:
     """All that are or were staked, by address; `power` is that for the next block."""
     with services(request).reader.snapshot() as chain:
         page = chain.rows(ValidatorRow, limit=limit, cursor=cursor)
-        powers = _get_powers(chain)
+        powers = chain.powers(chain.tip().height + 1)
         items = [_render(chain, row, powers) for row in page.items]
     return render_page(items, page)
 
@@ -36,12 +36,7 @@ async def get_validator(request: Request, address: AddressPath, prove: Prove = F
         row = proven or chain.find(ValidatorRow, key)
         if row is None:
             raise NotFound(missing)
-        return _render(chain, row, _get_powers(chain)) | proof
-
-
-def _get_powers(chain: Snapshot) -> dict[bytes, int]:
-    members = chain.find(ValidatorSet, chain.tip().height + 1)
-    return {member.address: member.power for member in members.members} if members is not None else {}
+        return _render(chain, row, chain.powers(chain.tip().height + 1)) | proof
 
 
 def _render(chain: Snapshot, row: ValidatorRow, powers: dict[bytes, int]) -> Json:

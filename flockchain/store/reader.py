@@ -8,7 +8,7 @@ write-ahead log cannot begin anew.
 """
 
 from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -22,7 +22,7 @@ from flockchain.store.reading import decode_row, read_block, read_commit, read_l
 from flockchain.store.tables import blocks, height_of, make_id, meta, position_of, receipts, state_rows, txs
 from flockchain.types.chain import Block, Commit, Header
 from flockchain.types.light import LightBlock
-from flockchain.types.rows import Chain, Row, compute_key
+from flockchain.types.rows import Chain, Row, ValidatorSet, compute_key
 from flockchain.types.tx import Receipt, TxResult
 
 MAX_PAGE = 200
@@ -36,6 +36,17 @@ class Page(Generic[T_co]):
 
     items: Sequence[T_co]
     next_cursor: str | None
+
+
+def iterate_pages(read: Callable[[str | None], Page[T_co]]) -> Iterator[T_co]:
+    """All items of a list; `read` takes the cursor of a page."""
+    cursor: str | None = None
+    while True:
+        page = read(cursor)
+        yield from page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +156,15 @@ class Snapshot:
         """Rows of one kind under a key prefix, in key order."""
         start = compute_key(kind, *prefix)
         return self._page_of_rows(_is_below(start), limit, cursor)
+
+    def all_rows(self, kind: type[R], *prefix: bytes | int | str) -> Iterator[R]:
+        """As `rows`, to the end."""
+        return iterate_pages(lambda cursor: self.rows(kind, *prefix, cursor=cursor))
+
+    def powers(self, height: int) -> dict[bytes, int]:
+        """Voting power by address of the set that signs this height; empty where it is not known."""
+        found = self.find(ValidatorSet, height)
+        return {member.address: member.power for member in found.members} if found is not None else {}
 
     def rows_by_ref(self, kind: type[R], ref: str, *, limit: int = MAX_PAGE, cursor: str | None = None) -> Page[R]:
         """Rows of one kind with this second key, in key order.

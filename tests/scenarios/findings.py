@@ -1,12 +1,12 @@
 """What must hold once a scenario is over, read from the homes that it left."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flockchain.crypto import address_of
 from flockchain.node.home import Home
-from flockchain.store.reader import BlockSummary, Reader, Snapshot
+from flockchain.store.reader import Reader, Snapshot, iterate_pages
 from flockchain.types.rows import Submission, TrainingRound, ValidatorRow
 from tests.devnet.network import make_key
 from tests.scenarios.plan import Plan
@@ -67,7 +67,7 @@ def _check_blocks(index: int, home: Home, found: dict[int, tuple[bytes, bytes]])
     try:
         with reader.snapshot() as chain:
             heights = []
-            for block in _all_blocks(chain):
+            for block in iterate_pages(lambda cursor: chain.blocks(cursor=cursor)):
                 height = block.header.height
                 heights.append(height)
                 mine = (block.block_id, block.state_root)
@@ -83,16 +83,6 @@ def _check_blocks(index: int, home: Home, found: dict[int, tuple[bytes, bytes]])
     return held
 
 
-def _all_blocks(chain: Snapshot) -> Iterator[BlockSummary]:
-    cursor: str | None = None
-    while True:
-        page = chain.blocks(cursor=cursor)
-        yield from page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            return
-
-
 def _check_validators(chain: Snapshot) -> None:
     for row in chain.rows(ValidatorRow).items:
         if row.tombstoned or row.jailed_until_ms or not row.active:
@@ -100,7 +90,7 @@ def _check_validators(chain: Snapshot) -> None:
 
 
 def _read_rounds(chain: Snapshot, task: int) -> list[TrainingRound]:
-    return sorted(chain.rows(TrainingRound, task).items, key=lambda row: row.number)
+    return sorted(chain.all_rows(TrainingRound, task), key=lambda row: row.number)
 
 
 def _check_rounds(rounds: Sequence[TrainingRound]) -> list[TrainingRound]:
