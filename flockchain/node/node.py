@@ -10,6 +10,7 @@
     adapter files                    BlobExchange
     an equivocation                  Accuser
     a decided block                  Ledger: executed, persisted; then `_settle` tells all of the above
+    work, or a deadline              HeightStarter: begins the next height
 
 Synchronous and single-threaded: every entry is a method that returns when the effects are performed. Nothing here
 knows asyncio, so a simulator drives many nodes in one process with virtual time; run.py drives one with real time.
@@ -22,12 +23,13 @@ from dataclasses import dataclass, field
 import structlog
 
 from flockchain.errors import Refused, UpgradeNeeded
-from flockchain.execution.block import BlockOutcome, check_tx, compute_next_due_ms, is_block_due
+from flockchain.execution.block import BlockOutcome, check_tx
 from flockchain.node.blob_exchange import BlobExchange
 from flockchain.node.consensus_driver import ConsensusDriver
 from flockchain.node.consensus_intake import ConsensusIntake
 from flockchain.node.evidence import Accuser
 from flockchain.node.gossip import TICK_MS, Gossip
+from flockchain.node.height_starter import HeightStarter
 from flockchain.node.ledger import Ledger
 from flockchain.node.mempool import Limits, Mempool
 from flockchain.node.messages import (
@@ -80,10 +82,6 @@ log = structlog.get_logger()
 EARLY_MESSAGES = 256
 EARLY_BYTES = 24 * 2**20
 """Messages of the height after the one in progress, kept until it begins."""
-LONELY_MS = 3_000
-"""After a start, how long to wait for enough peers before beginning a height without them."""
-PROOF_DELAY_MS = 100
-"""How long after a block with work the one that proves its state root may wait for transactions to carry."""
 FAULT_POINTS = 50
 BlockListener = Callable[[Block, BlockOutcome], None]
 
@@ -132,32 +130,39 @@ class Node:
         self.txs = TxGossip(self.ledger, self.mempool, network, clock, self.gossip)
         self.accuser = Accuser(self.ledger, self.mempool, signer, clock, self.txs.submit)
         self.blobs = BlobExchange(self.ledger.state, blobs, network, clock, replicate=options.replicate_blobs)
+        self.starter = HeightStarter(
+            ledger=self.ledger,
+            mempool=self.mempool,
+            driver=self.driver,
+            sync=self.sync,
+            network=network,
+            clock=clock,
+            signer=signer,
+        )
         self.listeners: list[BlockListener] = []
         self._clock = clock
         self._network = network
-        self._signer = signer
         self._wal = wal
         self._early: deque[tuple[PeerId, Message, int]] = deque()
         self._early_bytes = 0
-        self._started_ms = 0
         self._is_running = False
-        self._cancel_start: Callable[[], None] | None = None
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Repeat the height that was in progress, then go on."""
         self._is_running = True
-        self._started_ms = self._clock.now_ms()
+        self.starter.start()
         self.blobs.start()
         if self.halt is None:
             self.driver.replay()
         self._clock.call_later(TICK_MS, self._tick)
-        self._schedule_start()
+        self.starter.schedule()
 
     def stop(self) -> None:
         """Take nothing more; what was begun is complete, for every entry runs to its end."""
         self._is_running = False
+        self.starter.stop()
         try:
             self._wal.sync()
         finally:
@@ -173,7 +178,7 @@ class Node:
             case PeerConnected(peer):
                 self.gossip.greet(peer)
                 self.txs.greet(peer)
-                self._schedule_start()
+                self.starter.schedule()
             case PeerLost(peer):
                 self.gossip.forget(peer)
                 self.sync.forget(peer)
@@ -202,7 +207,7 @@ class Node:
                 answers.append(self.txs.submit(data))
             except Refused as refusal:
                 answers.append(refusal)
-        self._try_start()
+        self.starter.try_now()
         return answers
 
     @property
@@ -233,7 +238,7 @@ class Node:
                     self.sync.apply_decision(data, commit)
             case TxBatch():
                 if self.txs.receive(peer, message):
-                    self._try_start()
+                    self.starter.try_now()
             case BlockRequest():
                 self.sync.serve(peer, message)
             case BlockResponse():
@@ -318,53 +323,7 @@ class Node:
             log.warning("halted", reason=str(self.halt))
         if self._early:
             self._clock.call_later(0, self._feed_early)
-        self._schedule_start()
-
-    # -- when to begin the next height --------------------------------------------------------------------------------
-
-    def _try_start(self) -> None:
-        """Begin the next height if there is work and it is time."""
-        if not self._is_running or self.driver.is_active or not self._is_validator() or self.halt is not None:
-            return
-        now_ms = self._clock.now_ms()
-        if self.sync.is_catching_up or (not self._has_company() and now_ms < self._started_ms + LONELY_MS):
-            return  # the tick comes back to it
-        if now_ms < self._find_next_ms():
-            self._schedule_start()
-            return
-        self.driver.begin_height()
-
-    def _schedule_start(self) -> None:
-        """Come back when the next height may begin: soon when there is work, else at the next deadline."""
-        if self._cancel_start is not None:
-            self._cancel_start()
-        wait_ms = max(0, self._find_next_ms() - self._clock.now_ms())
-        if self.driver.is_active or not self._is_validator() or self.halt is not None:
-            self._cancel_start = None
-        else:
-            self._cancel_start = self._clock.call_later(wait_ms, self._try_start)
-
-    def _find_next_ms(self) -> int:
-        """When there is, or will be, work for the next height, and it may begin."""
-        ledger, earliest_ms = self.ledger, self.ledger.earliest_next_ms()
-        if self.mempool.has_ready(ledger.next_nonce) or is_block_due(
-            ledger.state, earliest_ms, last_block_had_work=False
-        ):
-            return earliest_ms
-        last_ms = ledger.chain.time_ms
-        idle_ms = last_ms + (PROOF_DELAY_MS if ledger.had_work else ledger.params.consensus.idle_block_interval_ms)
-        due_ms = compute_next_due_ms(ledger.state)
-        return max(earliest_ms, idle_ms if due_ms is None else min(idle_ms, due_ms))
-
-    def _is_validator(self) -> bool:
-        """Whether we sign the next height; others begin it when they hear of it."""
-        address = self._signer.address if self._signer else None
-        return any(member.address == address for member in self.ledger.members(self.ledger.height + 1))
-
-    def _has_company(self) -> bool:
-        """Whether, by number, peers and we could be more than two thirds of the validators."""
-        validators = len(self.ledger.members(self.ledger.height + 1))
-        return 3 * (len(self._network.peers()) + 1) > 2 * validators
+        self.starter.schedule()
 
     def _tick(self) -> None:
         if not self._is_running:
@@ -374,4 +333,4 @@ class Node:
         self.sync.tick()
         self.blobs.tick()
         if not self.driver.is_active:
-            self._try_start()
+            self.starter.try_now()

@@ -16,12 +16,12 @@ from api.admission import TxRates
 from api.app import create_app
 from api.node_view import MempoolView
 from flockchain.errors import Fault, FlockchainError, Refused, UpgradeNeeded
-from flockchain.execution.block import BlockOutcome
 from flockchain.files import explain
 from flockchain.genesis import Genesis
 from flockchain.node.api_server import ApiServer, LiveNode, Snapshot, make_peer_views
 from flockchain.node.clock import SystemClock
 from flockchain.node.config import Config, load_config, parse_trust
+from flockchain.node.health import find_trouble
 from flockchain.node.home import Home, HomeLock
 from flockchain.node.key_file import load_key
 from flockchain.node.logs import configure_logs
@@ -33,11 +33,11 @@ from flockchain.node.opening import make_discovery, make_limits, open_signer, op
 from flockchain.node.ports import NetworkEvent, PeerConnected
 from flockchain.node.restore import restore
 from flockchain.node.snapshot_sync import Found, SnapshotSync
+from flockchain.node.upkeep import Upkeep
 from flockchain.node.wal import WriteAheadLog
 from flockchain.store.blob_store import BlobStore
 from flockchain.store.reader import Reader
-from flockchain.store.snapshots import SnapshotFolder, SnapshotMaking
-from flockchain.types.chain import Block
+from flockchain.store.snapshots import SnapshotFolder
 
 log = structlog.get_logger()
 
@@ -46,8 +46,6 @@ UPGRADE_EXIT_CODE = 79
 HALT_GRACE_S = 3.0
 """How long a node that must not go on helps its peers to the last block before the upgrade."""
 SNAPSHOT_S = 0.25
-STALLED_MS = 30_000
-"""Beyond the idle interval: rounds of consensus take a few seconds when one validator is away."""
 YOUNG_CHAIN_MS = 60_000
 """After genesis: no chain is long by then, and the nodes of a new network do not wait for each other's answers."""
 SWITCH_INTERVAL_S = 0.0005
@@ -100,8 +98,6 @@ class _Runner:
         self._config = config
         self._failure: BaseException | None = None
         self._halt: UpgradeNeeded | None = None
-        self._is_checkpointing = False
-        self._is_making_snapshot = False
         self._is_closed = False
         """Timers may still fire while the rest stops; the node is not to be called any more."""
 
@@ -222,7 +218,8 @@ class _Runner:
         node, loop = self._node, asyncio.get_running_loop()
         view = LiveNode(node, loop, self._guard, self._signer.address if self._signer else None)
         api = self._start_api(view) if self._config.api.enabled else None
-        node.listeners.append(self._on_block)
+        upkeep = Upkeep(self._store, self._snapshots, self._config.storage, self._home.chain)
+        node.listeners.append(upkeep.on_block)
         if self._signer is not None and self._is_member():
             _ = self._signer.beacon  # a third of a second, before others wait for our proposal
         await self._start_network()
@@ -295,39 +292,6 @@ class _Runner:
             log.warning("while-stopping", reason=str(error))
             self._failure = self._failure or error
 
-    def _on_block(self, block: Block, outcome: BlockOutcome) -> None:
-        """Fold SQLite's log into its file off the loop when it has grown; keep a snapshot when one is due."""
-        if self._store.is_checkpoint_due and not self._is_checkpointing:
-            self._is_checkpointing = True
-            task = asyncio.get_running_loop().run_in_executor(None, self._store.checkpoint)
-            task.add_done_callback(self._end_checkpoint)
-        interval = self._config.storage.snapshot_interval_blocks
-        is_newest = block.height == self._store.height  # none is made of a height that sync has passed
-        if interval and block.height % interval == 0 and is_newest and not self._is_making_snapshot:
-            self._is_making_snapshot = True
-            making = self._snapshots.begin(self._home.chain)  # reads this very block, whatever follows
-            made = asyncio.get_running_loop().run_in_executor(None, self._keep_snapshot, making)
-            made.add_done_callback(self._end_snapshot)
-
-    def _keep_snapshot(self, making: SnapshotMaking) -> int:
-        """In a thread: the node goes on meanwhile. Returns the height of the oldest that is kept."""
-        making.finish()
-        self._snapshots.keep_newest(self._config.storage.keep_snapshots)
-        return min(self._snapshots.heights())
-
-    def _end_snapshot(self, task: "asyncio.Future[int]") -> None:
-        self._is_making_snapshot = False
-        if task.exception() is not None:
-            log.warning("snapshot-failed", reason=str(task.exception()))
-        else:
-            self._store.snapshot_height = task.result()
-            log.info("snapshot-made", height=max(self._snapshots.heights()))
-
-    def _end_checkpoint(self, task: "asyncio.Future[None]") -> None:
-        self._is_checkpointing = False
-        if task.exception() is not None:
-            log.warning("checkpoint-failed", reason=str(task.exception()))
-
     def _is_member(self) -> bool:
         ledger = self._node.ledger
         assert self._signer is not None
@@ -344,22 +308,6 @@ class _Runner:
         )
         now_ms = time.time_ns() // 1_000_000
         return Snapshot(node.is_catching_up, peers, mempool, find_trouble(node, len(peers), now_ms))
-
-
-def find_trouble(node: Node, peers: int, now_ms: int) -> str | None:
-    """Why nobody should send this node requests now, as `/health` says it; None when all is well."""
-    ledger = node.ledger
-    if node.is_catching_up:
-        return f"catching up: at height {ledger.height} of {node.sync.target}"
-    if not peers and len(ledger.members(ledger.height + 1)) > 1:
-        return "no peer is connected"
-    still_ms = now_ms - ledger.chain.time_ms
-    if still_ms > ledger.params.consensus.idle_block_interval_ms + STALLED_MS:
-        return (
-            f"no block for {still_ms // 1_000} s: the network has no two thirds of its power together, or this "
-            "machine's clock is ahead"
-        )
-    return None
 
 
 def is_snapshot_wanted(config: Config, genesis: Genesis) -> bool:

@@ -15,11 +15,11 @@ from flockchain.consensus.messages import Proposal
 from flockchain.errors import Fault
 from flockchain.execution.balances import get_account
 from flockchain.node.api_server import LiveNode
+from flockchain.node.health import find_trouble
 from flockchain.node.height_book import MAX_PROPOSALS_PER_VALIDATOR, HeightBook, to_proposal
 from flockchain.node.ledger import BUSY_INTERVAL_MS
 from flockchain.node.messages import ProposalMessage, VoteMessage, decode_message
 from flockchain.node.ports import Channel, Received
-from flockchain.node.run import find_trouble
 from flockchain.types.chain import PREVOTE, Block, ProposalBody, VoteBody
 from flockchain.types.rows import ValidatorRow
 from tests.support.cluster import Cluster, Machine
