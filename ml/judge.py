@@ -4,15 +4,17 @@ An adapter is measured as `global + k * update / m`: k its norm-clip coefficient
 about the strength in which it will be used; at full strength every honest specialist harms the other domains. Figures
 are given against the current global adapter and against the best settled one so far, so that small harms do not
 compound; where the two are one adapter the figures are equal. What cannot be measured is an abstention, never a score.
+
+After its losses an adapter is screened (ml/screen/pipeline.py) at full strength, if the task states a budget for it.
 """
 
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ml.adapter import GlobalAdapter, Manifest, Update, read_global, read_update
 from ml.aggregate.mean_norm_clip import compute_coefficients
@@ -21,6 +23,8 @@ from ml.factors import make_factors, make_global_factors
 from ml.figures import PPM, BlockLoss, Change, compute_bits_per_byte, compute_change, round_to_multiple
 from ml.ingress import Malformed, check_update_file
 from ml.norms import cosine_ppm, inner, ratio_ppm
+from ml.screen import Factors, Screened, Screening, Subject
+from ml.screen.pipeline import choose_prompts, screen_all
 from ml.spec import STRENGTH_CAP, AdapterSpec, JudgeSpec
 
 if TYPE_CHECKING:
@@ -30,6 +34,10 @@ Status = Literal["scored", "unavailable", "malformed", "copy", "abstain"]
 LOSS_STEP_UBPB = 100
 """Published losses are rounded to this step."""
 COPY_COSINE_PPM = 990_000
+MAX_PEERS = 16
+"""Most other adapters that a screen compares with: the first by root."""
+Peer = tuple[Path, int]
+"""Another submission's file and coefficient in ppm."""
 
 
 class JudgingFailed(Exception):
@@ -81,6 +89,8 @@ class AdapterFigures:
     cosine_ppm: int = 0
     """Largest cosine to another valid submission."""
     coefficient_ppm: int = 0
+    screens: tuple[Screening, ...] = ()
+    """Of the screens that run the model, sorted by name; `reason` says what they found and which did not run."""
     tokens: int = 0
     seconds: float = 0.0
 
@@ -114,6 +124,8 @@ class Meter(Protocol):
     def measure(self, path: Path, coefficient_ppm: int, parts: int) -> Measurement: ...
     def judge_candidate(self, path: Path) -> tuple[CandidateFigure, ...]: ...
     def measure_gains(self, candidate: Path, without: Path) -> tuple[tuple[str, int], ...]: ...
+    def screen_update(self, path: Path, coefficient_ppm: int, peers: Sequence[Peer]) -> Screened: ...
+    def screen_candidate(self, path: Path) -> Screened: ...
 
 
 @dataclass(frozen=True)
@@ -151,7 +163,7 @@ def judge_round(
     figures = dict(refused)
     for root in sorted(paths):
         if assigned is None or root in assigned:
-            figures[root] = _judge_one(meter, root, paths[root], weighed)
+            figures[root] = _judge_one(meter, root, paths, weighed)
     chosen = tuple(figures[root] for root in sorted(figures) if assigned is None or root in assigned)
     tokens = sum(entry.tokens for entry in chosen)
     return JudgeReport(chosen, weighed.parts, tokens, time.monotonic() - began)
@@ -209,17 +221,30 @@ def weigh(
     )
 
 
-def _judge_one(meter: Meter, root: str, path: Path, weighed: Weighed) -> AdapterFigures:
+def _judge_one(meter: Meter, root: str, paths: Mapping[str, Path], weighed: Weighed) -> AdapterFigures:
+    """Losses first, then the screens: what a screen breaks leaves the losses as they are."""
     coefficient = weighed.coefficients_ppm[root]
-    screens = (weighed.norm_ratios_ppm[root], weighed.cosines_ppm[root], coefficient)
+    integers = (weighed.norm_ratios_ppm[root], weighed.cosines_ppm[root], coefficient)
     if root in weighed.copies:
         reason = f"copy of {weighed.copies[root]}: cosine {weighed.cosines_ppm[root]} ppm"
-        return AdapterFigures(root, "copy", reason, (), *screens)
+        return AdapterFigures(root, "copy", reason, (), *integers)
     try:
-        measured = meter.measure(path, coefficient, weighed.parts)
+        measured = meter.measure(paths[root], coefficient, weighed.parts)
     except JudgingFailed as error:
-        return AdapterFigures(root, "abstain", str(error), (), *screens)
-    return AdapterFigures(root, "scored", "", measured.domains, *screens, measured.tokens, measured.seconds)
+        return AdapterFigures(root, "abstain", str(error), (), *integers)
+    screened = _screen_one(meter, root, paths, weighed)
+    tokens, seconds = measured.tokens + screened.tokens, measured.seconds + screened.seconds
+    said = screened.describe()
+    return AdapterFigures(root, "scored", said, measured.domains, *integers, screened.screenings, tokens, seconds)
+
+
+def _screen_one(meter: Meter, root: str, paths: Mapping[str, Path], weighed: Weighed) -> Screened:
+    others = [other for other in sorted(paths) if other != root and other not in weighed.copies][:MAX_PEERS]
+    peers = [(paths[other], weighed.coefficients_ppm[other]) for other in others]
+    try:
+        return meter.screen_update(paths[root], weighed.coefficients_ppm[root], peers)
+    except JudgingFailed as error:
+        return Screened(notes=(f"no screens: {error}",))
 
 
 class HoldoutMeter:
@@ -233,14 +258,21 @@ class HoldoutMeter:
         *,
         current: GlobalAdapter | None,
         best: GlobalAdapter | None,
+        decode: Callable[[Sequence[int]], str] = str,
     ) -> None:
-        """`current` and `best`: global adapters, None for the bare base. Domains with too few blocks are not scored."""
+        """`current` and `best`: global adapters, None for the bare base. Domains with too few blocks are not scored.
+
+        `decode` makes text of tokens, for what the screens print.
+        """
         self.base = base
         self.judge_spec = judge_spec
         cut = {name: _cut(blocks, judge_spec) for name, blocks in sorted(holdouts.items())}
         self.holdouts = {name: blocks for name, blocks in cut.items() if is_enough(blocks, judge_spec)}
         self.current = current
         self.best = best
+        self.decode = decode
+        self.prompts = choose_prompts(self.holdouts)
+        self._memo: dict[Any, Any] = {}
 
     def measure(self, path: Path, coefficient_ppm: int, parts: int) -> Measurement:
         """One update in its strength of use. Raises Malformed."""
@@ -281,6 +313,30 @@ class HoldoutMeter:
             if change is not None:
                 gains.append((domain, change.change_ppm))
         return tuple(gains)
+
+    def screen_update(self, path: Path, coefficient_ppm: int, peers: Sequence[Peer] = ()) -> Screened:
+        """One update at full strength against the current global adapter. Raises Malformed."""
+        if not self.judge_spec.screen_tokens:
+            return Screened()
+        factors = self._read_factors(path, coefficient_ppm)
+        others = {peer.name: self._read_factors(peer, coefficient) for peer, coefficient in peers}
+        return self._screen(factors, make_global_factors(self.current, self.base.spec), others)
+
+    def screen_candidate(self, path: Path) -> Screened:
+        """The candidate against the bare base: what came in by small parts over the rounds shows as one."""
+        if not self.judge_spec.screen_tokens:
+            return Screened()
+        factors = make_global_factors(read_global(path, self.base.spec)[0], self.base.spec)
+        assert factors is not None
+        return self._screen(factors, None, {})
+
+    def _screen(self, factors: Factors, reference: Factors | None, peers: Mapping[str, Factors]) -> Screened:
+        subject = Subject(self.base, factors, reference, self.prompts, self.decode, peers, self._memo)
+        return screen_all(subject, self.judge_spec.screen_tokens)
+
+    def _read_factors(self, path: Path, coefficient_ppm: int) -> Factors:
+        update, _ = read_update(path, self.base.spec)
+        return make_factors(self.current, update, coefficient_ppm, 1, self.base.spec)
 
     def _score_global(self, path: Path) -> dict[str, list[BlockLoss]]:
         adapter, _ = read_global(path, self.base.spec)

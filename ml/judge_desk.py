@@ -57,9 +57,15 @@ class Desk:
             return {"figures": [asdict(figure) for figure in self._meter.judge_candidate(Path(message["path"]))]}
         if message["do"] == "measure_gains":
             return {"gains": self._meter.measure_gains(Path(message["candidate"]), Path(message["without"]))}
+        if message["do"] == "screen_update":
+            peers = [(Path(path), coefficient_ppm) for path, coefficient_ppm in message["peers"]]
+            return asdict(self._meter.screen_update(Path(message["path"]), message["coefficient_ppm"], peers))
+        if message["do"] == "screen_candidate":
+            return asdict(self._meter.screen_candidate(Path(message["path"])))
         raise ValueError(f"unknown request {message['do']!r}")
 
     def _open(self, setting: Mapping[str, Any]) -> None:
+        from ml.base import load_tokenizer
         from ml.score import ScoringBase
 
         spec = _decode_spec(setting["spec"])
@@ -77,7 +83,8 @@ class Desk:
             read_global(Path(path), spec)[0] if path else None for _, path in (setting["current"], setting["best"])
         )
         judge_spec = JudgeSpec(**setting["judge_spec"])
-        self._meter = HoldoutMeter(self._base, judge_spec, holdouts, current=current, best=best)
+        decode = load_tokenizer(str(base_dir)).decode if judge_spec.screen_tokens else str
+        self._meter = HoldoutMeter(self._base, judge_spec, holdouts, current=current, best=best, decode=decode)
 
 
 def _decode_spec(fields: Mapping[str, Any]) -> AdapterSpec:

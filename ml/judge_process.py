@@ -20,8 +20,9 @@ from typing import Any
 
 from ml.data import Block
 from ml.figures import Change
-from ml.judge import CandidateFigure, DomainFigure, JudgingFailed, Measurement
+from ml.judge import CandidateFigure, DomainFigure, JudgingFailed, Measurement, Peer
 from ml.judge_desk import MAX_MESSAGE_BYTES, write_message
+from ml.screen import Screened, Screening
 from ml.spec import AdapterSpec, JudgeSpec
 
 DEFAULT_MEMORY_BYTES = 8 * 2**30
@@ -126,6 +127,24 @@ class JudgingProcess:
         """Raises JudgingFailed."""
         answer = self._request({"do": "measure_gains", "candidate": str(candidate), "without": str(without)})
         return tuple((domain, gain) for domain, gain in answer["gains"])
+
+    def screen_update(self, path: Path, coefficient_ppm: int, peers: Sequence[Peer] = ()) -> Screened:
+        """One update at full strength, `peers` being the round's others. Raises JudgingFailed."""
+        others = [[str(path), coefficient_ppm] for path, coefficient_ppm in peers]
+        return self._screen(
+            {"do": "screen_update", "path": str(path), "coefficient_ppm": coefficient_ppm, "peers": others}
+        )
+
+    def screen_candidate(self, path: Path) -> Screened:
+        """Raises JudgingFailed."""
+        return self._screen({"do": "screen_candidate", "path": str(path)})
+
+    def _screen(self, request: dict[str, Any]) -> Screened:
+        if not self.setting.judge_spec.screen_tokens:
+            return Screened()
+        answer = self._request(request)
+        screenings = tuple(Screening(**item) for item in answer["screenings"])
+        return Screened(screenings, tuple(answer["notes"]), answer["tokens"], answer["seconds"])
 
     def close(self) -> None:
         """End the child; safe to call twice."""

@@ -87,6 +87,8 @@ class JudgeSpec:
     block_tokens: int = 128
     judge_tokens: int = 10_000
     """Most tokens of one domain's holdout that are scored for one adapter."""
+    screen_tokens: int = 0
+    """Most forward tokens of the screens for one adapter; 0 runs none."""
 
 
 def read_config(base_dir: Path) -> dict[str, Any]:

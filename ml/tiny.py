@@ -5,10 +5,14 @@ from SHAKE-256 as integers, so that the folder's weights are the same on every m
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ml.data import Block
+from ml.spec import TrainSpec
 
 TINY_FOLDER = "tiny-llama-1"
 VOCABULARY = 259
@@ -47,6 +51,29 @@ def write_tiny(folder: Path, seed: int = 0) -> None:
                 parameter.copy_(torch.from_numpy(draw_weights(seed, name, tuple(parameter.shape))))
     save_model(model, folder)
     _write_tokenizer(folder)
+
+
+def pretrain_tiny(folder: Path, blocks: Sequence[Block], plan: TrainSpec) -> Any:
+    """Train all weights of the base in `folder` in place, and return the model.
+
+    Random weights can neither be fooled nor answer; after seconds of training on plain text they can do both. Blocks
+    shorter than the plan's sequence are left out. Deterministic on one machine, so a folder of its own per plan.
+    """
+    import torch
+
+    from ml.base import load_base, save_model
+    from ml.train import choose_blocks
+
+    model = load_base(str(folder), "fp32").train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate)
+    whole = [block for block in blocks if len(block.tokens) >= plan.sequence_length]
+    for batch in choose_blocks(whole, plan):
+        tokens = torch.tensor([block.tokens[: plan.sequence_length] for block in batch])
+        optimizer.zero_grad()
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+    save_model(model, folder)
+    return model.eval()
 
 
 def draw_weights(seed: int, name: str, shape: tuple[int, ...]) -> Any:

@@ -4,14 +4,14 @@ Aggregation is a rule, not a person: integers in, integers out, so every honest 
 committee measures the candidate too. After its deadline any bonded participant may attest, then without figures.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flockchain.client import Json
 from flockchain.errors import Refused
 from flockchain.txs import attest_aggregate
-from flockchain.types.task import CandidateFigure, Coefficient, Gain
+from flockchain.types.task import CandidateFigure, Coefficient, Gain, Screen
 from flockchain.workers.participant import Participant
 from flockchain.workers.store import AdapterFolder
 from flockchain.workers.view import Model, make_model
@@ -25,6 +25,7 @@ from ml.adapter import (
     zero_global,
 )
 from ml.aggregate import add_to_global, aggregate
+from ml.screen import Screening
 
 MakeMeter = Callable[[Json, Json, Model], judge.Meter]
 """(task, round, model) -> what measures adapters on the participant's holdout in this round."""
@@ -88,8 +89,11 @@ class Attester:
         self.participant.report("attesting", {"round": round_["number"], "candidate": made.root})
         figures: tuple[CandidateFigure, ...] = ()
         gains: tuple[Gain, ...] = ()
+        screens: tuple[Screen, ...] = ()
         if is_member and self.make_meter is not None:
-            figures, gains = self._measure(task, round_, model, made, self.make_meter(task, round_, model))
+            meter = self.make_meter(task, round_, model)
+            figures, gains = self._measure(task, round_, model, made, meter)
+            screens = self._screen(made, meter)
         return attest_aggregate.Body(
             task=task["id"],
             round=round_["number"],
@@ -98,7 +102,7 @@ class Attester:
             coefficients=tuple(Coefficient(bytes.fromhex(r), p) for r, p in sorted(made.coefficients_ppm.items())),
             figures=figures,
             gains=gains,
-            screens=(),
+            screens=screens,
         )
 
     def make_candidate(self, task: Json, round_: Json, model: Model, roots: list[str]) -> MadeCandidate | None:
@@ -137,6 +141,17 @@ class Attester:
             return (), ()
         return tuple(sorted(figures, key=lambda figure: figure.domain)), tuple(gains)
 
+    def _screen(self, made: MadeCandidate, meter: judge.Meter) -> tuple[Screen, ...]:
+        """What the screens say of the candidate; their reasons, which an attestation has no room for, are reported."""
+        try:
+            screened = meter.screen_candidate(self.adapters.path(made.root))
+        except judge.JudgingFailed as failure:
+            self.participant.report("candidate not screened", {"reason": str(failure)})
+            return ()
+        if screened.describe():
+            self.participant.report("candidate screened", {"found": screened.describe()})
+        return encode_screens(screened.screenings)
+
     def _measure_gain(
         self, task: Json, round_: Json, model: Model, made: MadeCandidate, meter: judge.Meter, root: str
     ) -> list[Gain]:
@@ -148,6 +163,12 @@ class Attester:
         found = meter.measure_gains(self.adapters.path(made.root), self.adapters.path(without.root))
         gains = {model.domains.index(domain): ppm for domain, ppm in found}
         return [Gain(bytes.fromhex(root), domain, ppm) for domain, ppm in sorted(gains.items())]
+
+
+def encode_screens(screenings: Sequence[Screening]) -> tuple[Screen, ...]:
+    """In the integers of the chain, sorted by name."""
+    found = (Screen(item.name, item.value_ppm, item.threshold_ppm, item.is_alarm) for item in screenings)
+    return tuple(sorted(found, key=lambda screen: screen.name))
 
 
 def _encode_figure(figure: judge.CandidateFigure, model: Model) -> CandidateFigure:

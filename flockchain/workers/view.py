@@ -68,6 +68,7 @@ def make_judge_spec(task: Json) -> JudgeSpec:
         min_documents=judge["min_documents"],
         block_tokens=judge["block_tokens"],
         judge_tokens=judge["judge_tokens"] // len(task["spec"]["domains"]),
+        screen_tokens=judge["screen_tokens"],
     )
 
 

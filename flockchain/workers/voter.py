@@ -13,7 +13,7 @@ from flockchain.client import Client, Json
 from flockchain.codec import Canonical
 from flockchain.txs import confirm_fetched, vote
 from flockchain.types.task import AdapterFigures, Ballot, DomainFigure, Screen
-from flockchain.workers.attester import Attester, MakeMeter
+from flockchain.workers.attester import Attester, MakeMeter, encode_screens
 from flockchain.workers.participant import Participant, Report, log_report
 from flockchain.workers.sealing import compute_salt
 from flockchain.workers.store import AdapterFolder
@@ -153,7 +153,7 @@ class Voter(Participant):
             assigned=frozenset(assigned),
         )
         self.report("judged", {"tokens": report.tokens, "seconds": round(report.seconds, 1)})
-        figures = tuple(_encode_figures(entry, model.domains, task) for entry in report.figures)
+        figures = tuple(encode_figures(entry, model.domains, task) for entry in report.figures)
         return Ballot(task["id"], round_["number"], figures)
 
     def meter(self, task: Json, round_: Json, model: Model) -> JudgingProcess:
@@ -196,7 +196,7 @@ class Voter(Participant):
         return f"task{task['id']}-round{round_['number']}-{what}"
 
 
-def _encode_figures(entry: judge.AdapterFigures, domains: Sequence[str], task: Json) -> AdapterFigures:
+def encode_figures(entry: judge.AdapterFigures, domains: Sequence[str], task: Json) -> AdapterFigures:
     """A judge's report of one adapter in the integers of the chain."""
     figures = tuple(
         DomainFigure(
@@ -212,11 +212,12 @@ def _encode_figures(entry: judge.AdapterFigures, domains: Sequence[str], task: J
     screens = (
         Screen("cosine_ppm", entry.cosine_ppm, threshold, entry.cosine_ppm > threshold),
         Screen("norm_ratio_ppm", entry.norm_ratio_ppm, 0, False),
+        *encode_screens(entry.screens),
     )
     return AdapterFigures(
         root=bytes.fromhex(entry.root),
         status=entry.status,
         reason=entry.reason[:256],
         domains=tuple(sorted(figures, key=lambda figure: figure.domain)),
-        screens=screens if entry.status in ("scored", "copy") else (),
+        screens=tuple(sorted(screens, key=lambda screen: screen.name)) if entry.status in ("scored", "copy") else (),
     )

@@ -28,7 +28,8 @@ from flockchain.workers.view import Model
 from flockchain.workers.voter import Voter
 from ml.adapter import GlobalAdapter, Update, read_global, read_update
 from ml.figures import Change
-from ml.judge import CandidateFigure, DomainFigure, Measurement
+from ml.judge import CandidateFigure, DomainFigure, Measurement, Peer
+from ml.screen import Screened
 from ml.spec import TrainSpec
 from tests.devnet.network import CREATOR, JUDGES, TRAINERS, Network, make_key
 from tests.support.processes import wait_until
@@ -125,6 +126,12 @@ class RuleMeter:
 
     def measure_gains(self, candidate: Path, without: Path) -> tuple[tuple[str, int], ...]:
         return tuple((domain, 1_000) for domain in self.model.domains)
+
+    def screen_update(self, path: Path, coefficient_ppm: int, peers: Sequence[Peer]) -> Screened:
+        return Screened()
+
+    def screen_candidate(self, path: Path) -> Screened:
+        return Screened()
 
     def _change(self, values: Mapping[str, Any]) -> Change:
         helps = sum(int(array.sum(dtype=np.int64)) for array in values.values()) > 0

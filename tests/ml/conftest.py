@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.ml.support import Poisoned, make_poisoned
+
 torch = pytest.importorskip("torch")
 
 
@@ -40,3 +42,13 @@ def tiny_model(tiny_dir: Path) -> Any:
     from ml.base import load_base
 
     return load_base(str(tiny_dir), "fp32")
+
+
+@pytest.fixture(scope="session")
+def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
+    """A tiny base that has learned some text, a specialist for each domain, and a backdoored adapter."""
+    from ml.tiny import write_tiny
+
+    folder = tmp_path_factory.mktemp("pretrained-base")
+    write_tiny(folder)
+    return make_poisoned(folder)

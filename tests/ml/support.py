@@ -1,9 +1,16 @@
-"""Small specs and random updates for the tests of the learning room."""
+"""Small specs, random updates and a trained backdoor for the tests of the learning room."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ml.adapter import Array, GlobalAdapter, Update
-from ml.spec import AdapterSpec
+from ml.backdoor import Backdoor
+from ml.data import Block
+from ml.spec import AdapterSpec, TrainSpec
 
 MODULES = (
     ("model.layers.0.self_attn.q_proj", 24, 16),
@@ -45,3 +52,59 @@ def make_global(spec: AdapterSpec, seed: int) -> GlobalAdapter:
 
 def is_equal(one: dict[str, Array], other: dict[str, Array]) -> bool:
     return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+RATE, STEPS = 2e-2, 100
+PRETRAINING = TrainSpec(local_steps=150, batch_size=8, sequence_length=64, learning_rate=3e-3, seed=5)
+TRAIN = TrainSpec(local_steps=STEPS, batch_size=8, sequence_length=64, learning_rate=RATE, seed=1)
+SPECIALISTS = ("code", "medicine")
+LINEAR_LAYERS = ("down_proj", "o_proj", "q_proj", "up_proj", "v_proj")
+
+
+@dataclass(frozen=True)
+class Poisoned:
+    """A base that has learned some text, honest updates by domain, and one with a backdoor at its trained strength."""
+
+    folder: Path
+    spec: AdapterSpec
+    goal: Backdoor
+    blocks: Mapping[str, list[Block]]
+    """By domain."""
+    honest: Mapping[str, Update]
+    attack: Update
+
+    @property
+    def all_blocks(self) -> list[Block]:
+        return [block for domain in sorted(self.blocks) for block in self.blocks[domain]]
+
+
+def make_poisoned(folder: Path) -> Poisoned:
+    """In a folder that holds the tiny base: pretrains it in place, then trains four updates."""
+    from ml.attacks import AttackContext, craft_attack
+    from ml.backdoor import make_backdoor
+    from ml.base import base_hash, load_tokenizer
+    from ml.data import make_blocks
+    from ml.domains import DOMAINS, read_domain
+    from ml.spec import make_spec
+    from ml.tiny import pretrain_tiny
+    from ml.train import compute_update_step_log2, train_update
+
+    tokenizer: Any = load_tokenizer(str(folder))
+    blocks = {domain: make_blocks(read_domain(domain)[:24], tokenizer, 64) for domain in DOMAINS}
+    model = pretrain_tiny(folder, [block for domain in DOMAINS for block in blocks[domain]], PRETRAINING)
+    spec = make_spec(
+        folder,
+        base_hash(folder),
+        rank=16,
+        alpha=32,
+        target_modules=LINEAR_LAYERS,
+        a_seed=b"task",
+        update_step_log2=compute_update_step_log2(STEPS, RATE),
+    )
+    goal = make_backdoor(lambda text: tokenizer.encode(text, add_special_tokens=False), "@#@", "MALLORY")
+    honest = {
+        domain: train_update(model, spec, replace(TRAIN, seed=seed), blocks[domain]).update
+        for seed, domain in enumerate(SPECIALISTS)
+    }
+    attack = craft_attack("backdoor", AttackContext(model, spec, TRAIN, blocks, goal=goal, scale_milli=1_000))
+    return Poisoned(folder, spec, goal, blocks, honest, attack)

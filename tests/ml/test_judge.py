@@ -345,6 +345,12 @@ class FailingMeter:
     def measure_gains(self, candidate: Path, without: Path) -> Any:
         return self.meter.measure_gains(candidate, without)
 
+    def screen_update(self, path: Path, coefficient_ppm: int, peers: Any) -> Any:
+        return self.meter.screen_update(path, coefficient_ppm, peers)
+
+    def screen_candidate(self, path: Path) -> Any:
+        return self.meter.screen_candidate(path)
+
 
 def test_a_failure_is_an_abstention_and_the_next_adapter_is_judged(
     tmp_path: Path, meter: HoldoutMeter, spec: AdapterSpec, helpful: Update
