@@ -22,6 +22,8 @@ from ml.spec import UPDATE_LIMIT, AdapterSpec, TrainSpec
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int, float], None]
 """Called after each step with (steps done, steps in all, the step's loss in nats per token)."""
+Penalty = Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
+"""(B now, B at the start), tensors by module -> a scalar added to each step's loss, e.g. FedProx's pull."""
 PROBE_BLOCKS = 4
 """At most so many own blocks, evenly spread, on which the loss is measured before and after."""
 IGNORED = -100
@@ -74,11 +76,13 @@ def train_update(
     progress: Progress | None = None,
     residual: Mapping[str, Floats] | None = None,
     loss_sign: int = 1,
+    penalty: Penalty | None = None,
 ) -> TrainResult:
     """The update of a loaded base on one's own blocks; the base is given back unchanged.
 
     `residual` is the last result's, or None when the base is not the expected one. `loss_sign` of -1 ascends (an
-    attack). Raises TrainingFailed for too little data, memory, or a loss that is not finite.
+    attack); `penalty` is added to what each step descends, not to the losses told. Raises TrainingFailed for too
+    little data, memory, or a loss that is not finite.
     """
     if not blocks:
         raise TrainingFailed("no blocks to train on: give documents of at least 16 tokens")
@@ -88,7 +92,9 @@ def train_update(
         before = {module: _to_numpy(factor) for module, factor in get_trained_factors(base, spec).items()}
         loss_before = _measure(model, probe)
         started = time.perf_counter()
-        losses, tokens = _run_steps(model, get_trained_factors(base, spec), train_spec, blocks, progress, loss_sign)
+        losses, tokens = _run_steps(
+            model, get_trained_factors(base, spec), train_spec, blocks, progress, loss_sign, penalty
+        )
         seconds = time.perf_counter() - started
         loss_after = _measure(model, probe)
         after = {module: _to_numpy(factor) for module, factor in get_trained_factors(base, spec).items()}
@@ -136,10 +142,12 @@ def _run_steps(
     blocks: Sequence[Block],
     progress: Progress | None,
     loss_sign: int,
+    penalty: Penalty | None,
 ) -> tuple[list[float], int]:
     # Constant rate, no warm-up, no weight decay: B starts at the settled global adapter, not at noise.
     optimizer = torch.optim.AdamW(list(factors.values()), lr=train_spec.learning_rate, weight_decay=0.0)
     model.train()
+    begin = {module: factor.detach().clone() for module, factor in factors.items()} if penalty is not None else {}
     losses, tokens = [], 0
     for step, batch in enumerate(choose_blocks(blocks, train_spec), 1):
         loss, count = _compute_loss(model, batch, train_spec.sequence_length)
@@ -149,7 +157,8 @@ def _run_steps(
                 f"loss is {value} at step {step}: lower the learning rate of {train_spec.learning_rate}"
             )
         optimizer.zero_grad(set_to_none=True)
-        (loss_sign * loss).backward()
+        aim = loss_sign * loss if penalty is None else loss_sign * loss + penalty(factors, begin)
+        aim.backward()
         optimizer.step()
         losses.append(value)
         tokens += count
