@@ -1,7 +1,8 @@
 """Aggregation rules: integers in, integers out, the same bytes on every machine.
 
-Each sibling file is one rule: one function `aggregate`, and the chunk-local form `combine_block` by which a single
-chunk of a result can be recomputed from the same chunks of its inputs. A new rule is a new file.
+Each sibling file is one rule in two functions: `find_coefficients` looks at whole updates, `combine_block` at the
+same chunk of each, so that one chunk of a result can be recomputed from the same chunks of its inputs. A new rule is a
+new file.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -35,11 +36,15 @@ class Aggregate:
 class Rule(Protocol):
     """What a rule's module offers."""
 
-    def aggregate(
-        self, updates: Mapping[str, Mapping[str, Any]], spec: AdapterSpec, *, norm_cap: int = 0, block: int = ...
-    ) -> Aggregate: ...
+    def find_coefficients(
+        self, updates: Mapping[str, Mapping[str, Any]], spec: AdapterSpec, *, norm_cap: int = 0
+    ) -> list[int]:
+        """Parts per million, in the order of roots. A rule may take options of its own. Ties go to the lowest root."""
+        ...
 
-    def combine_block(self, blocks: Array, coefficients_ppm: Sequence[int]) -> Array: ...
+    def combine_block(self, blocks: Array, coefficients_ppm: Sequence[int]) -> Array:
+        """int8 (n, values) and n coefficients -> int64 (values,), in grid steps: the same chunk of the result."""
+        ...
 
 
 def list_rules() -> tuple[str, ...]:
@@ -60,14 +65,29 @@ MIXING = "nearest_neighbour_mixing+"
 
 
 def aggregate(
-    rule: str, updates: Mapping[str, Mapping[str, Any]], spec: AdapterSpec, *, norm_cap: int = 0
+    rule: str,
+    updates: Mapping[str, Mapping[str, Any]],
+    spec: AdapterSpec,
+    *,
+    norm_cap: int = 0,
+    block: int = BLOCK_VALUES,
+    **options: Any,
 ) -> Aggregate:
-    """Combine the valid updates of a round, by root (hex), under the named rule."""
+    """Combine the valid updates of a round, by root (hex), under the named rule.
+
+    `options` are the rule's own, for experiments: `malicious` (f) of krum, multi_krum and bulyan, `weights_ppm` of
+    mean. Raises ValueError for no updates, and for what the rule refuses.
+    """
+    if not updates:
+        raise ValueError("nothing to aggregate: no valid update")
     if rule.startswith(MIXING):
         from ml.mixing import mix_neighbours
 
         rule, updates = rule.removeprefix(MIXING), mix_neighbours(updates, spec)
-    return get_rule(rule).aggregate(updates, spec, norm_cap=norm_cap)
+    chosen = get_rule(rule)
+    found = chosen.find_coefficients(updates, spec, norm_cap=norm_cap, **options)
+    coefficients_ppm = dict(zip(sorted(updates), found, strict=True))
+    return Aggregate(stream(chosen, updates, coefficients_ppm, block), coefficients_ppm)
 
 
 def add_to_global(previous: Mapping[str, Any], delta: Mapping[str, Any]) -> GlobalAdapter:
@@ -86,8 +106,7 @@ def stream(
 ) -> GlobalAdapter:
     """Apply a rule's chunk-local form to every module, block by block, inputs in the order of their roots."""
     roots = sorted(updates)
-    if not roots:
-        raise ValueError("nothing to aggregate: no valid update")
+    assert roots
     coefficients = [coefficients_ppm[root] for root in roots]
     delta = {}
     for module in sorted(updates[roots[0]]):
@@ -105,10 +124,14 @@ def stream(
     return delta
 
 
-def keep_only(rule: Rule, updates: Mapping[str, Mapping[str, Any]], kept: Collection[int], block: int) -> Aggregate:
-    """A rule that chooses: coefficient 10^6 for the updates at these places in the order of roots, else 0."""
-    coefficients_ppm = {root: PPM if index in kept else 0 for index, root in enumerate(sorted(updates))}
-    return Aggregate(stream(rule, updates, coefficients_ppm, block), coefficients_ppm)
+def equal_coefficients(updates: Mapping[str, Mapping[str, Any]], spec: AdapterSpec, *, norm_cap: int = 0) -> list[int]:
+    """10^6 each: the `find_coefficients` of rules that look at coordinates alone. No norm is clipped."""
+    return [PPM] * len(updates)
+
+
+def keep_only(kept: Collection[int], count: int) -> list[int]:
+    """10^6 for the updates at these places in the order of roots, else 0."""
+    return [PPM if index in kept else 0 for index in range(count)]
 
 
 def combine_weighted(blocks: Array, coefficients_ppm: Sequence[int]) -> Array:

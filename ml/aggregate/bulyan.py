@@ -7,32 +7,24 @@ El Mhamdi et al., "The Hidden Vulnerability of Distributed Learning in Byzantium
 breakdown point. Of two windows equally near, the lower one counts; the median of an even number is the lower one.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ml.adapter import Array
-from ml.aggregate import BLOCK_VALUES, Aggregate, divide_half_even, keep_only
+from ml.aggregate import divide_half_even, keep_only
 from ml.aggregate.krum import compute_scores
 from ml.distances import Matrix, compute_distances2, find_nearest
 from ml.spec import GRID_EXTRA_BITS, AdapterSpec
 
-RULE: Any = sys.modules[__name__]
 
-
-def aggregate(
-    updates: Mapping[str, Mapping[str, Any]],
-    spec: AdapterSpec,
-    *,
-    norm_cap: int = 0,
-    block: int = BLOCK_VALUES,
-    malicious: int | None = None,
-) -> Aggregate:
-    """Updates by root (hex). `malicious` is f; by default the most that n allows. Ties go to the lowest root."""
+def find_coefficients(
+    updates: Mapping[str, Mapping[str, Any]], spec: AdapterSpec, *, norm_cap: int = 0, malicious: int | None = None
+) -> list[int]:
+    """`malicious` is f; by default the most that n allows."""
     distances2 = compute_distances2(updates, spec)
-    return keep_only(RULE, updates, select(distances2, count_tolerated(len(distances2), malicious)), block)
+    return keep_only(select(distances2, count_tolerated(len(distances2), malicious)), len(distances2))
 
 
 def count_tolerated(count: int, malicious: int | None = None) -> int:

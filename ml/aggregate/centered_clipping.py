@@ -9,31 +9,24 @@ the norm-clipped mean. The point is held as coefficients, in parts of n * 10^6, 
 the unclipped exceed 10^6 where others are clipped, their sum never exceeds n * 10^6.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from math import isqrt
 from typing import Any
 
-from ml.adapter import Array
-from ml.aggregate import BLOCK_VALUES, PPM, Aggregate, stream
-from ml.aggregate.mean_norm_clip import combine_block as combine_mean
+from ml.aggregate import PPM
+from ml.aggregate.mean_norm_clip import combine_block as combine_clipped_mean
 from ml.norms import inner
 from ml.spec import AdapterSpec
 
-RULE: Any = sys.modules[__name__]
+combine_block = combine_clipped_mean
 STEPS = 3
 
 
-def aggregate(
-    updates: Mapping[str, Mapping[str, Any]], spec: AdapterSpec, *, norm_cap: int = 0, block: int = BLOCK_VALUES
-) -> Aggregate:
-    """Updates by root (hex). Raises ValueError for none."""
+def find_coefficients(updates: Mapping[str, Mapping[str, Any]], spec: AdapterSpec, *, norm_cap: int = 0) -> list[int]:
+    """`norm_cap` bounds tau^2; 0 is no cap."""
     ordered = [updates[root] for root in sorted(updates)]
-    if not ordered:
-        raise ValueError("nothing to aggregate: no valid update")
     gram = [[inner(one, other, spec) for other in ordered] for one in ordered]
-    coefficients_ppm = dict(zip(sorted(updates), compute_coefficients(gram, norm_cap), strict=True))
-    return Aggregate(stream(RULE, updates, coefficients_ppm, block), coefficients_ppm)
+    return compute_coefficients(gram, norm_cap)
 
 
 def compute_coefficients(gram: Sequence[Sequence[int]], norm_cap: int = 0) -> list[int]:
@@ -64,8 +57,3 @@ def _clip_ppm(tau2: int, scaled_distance2: int, count: int) -> int:
     if scaled_distance2 <= tau2 * unit * unit:
         return PPM
     return min(PPM, isqrt(tau2 * unit * unit * PPM * PPM // scaled_distance2))
-
-
-def combine_block(blocks: Array, coefficients_ppm: Sequence[int]) -> Array:
-    """int8 (n, values) -> int64 (values,)."""
-    return combine_mean(blocks, coefficients_ppm)

@@ -9,17 +9,15 @@ absolute one (as in a widespread library) makes the rule a mean for vectors as s
 median, because the largest distance is the attacker's choice.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from math import isqrt
 from typing import Any
 
-from ml.adapter import Array
-from ml.aggregate import BLOCK_VALUES, PPM, Aggregate, combine_weighted, stream
+from ml.aggregate import PPM, combine_weighted
 from ml.distances import Matrix, compute_distances2
 from ml.spec import AdapterSpec
 
-RULE: Any = sys.modules[__name__]
+combine_block = combine_weighted
 STEPS = 64
 UNIT = 10**12
 """Weights in the iteration are integers in parts of this; it ends in ppm."""
@@ -27,13 +25,9 @@ SMOOTHING = 1_000
 """No distance counts as less than the lower median one divided by this."""
 
 
-def aggregate(
-    updates: Mapping[str, Mapping[str, Any]], spec: AdapterSpec, *, norm_cap: int = 0, block: int = BLOCK_VALUES
-) -> Aggregate:
-    """Updates by root (hex)."""
-    weights = compute_weights(compute_distances2(updates, spec))
-    coefficients_ppm = dict(zip(sorted(updates), weights, strict=True))
-    return Aggregate(stream(RULE, updates, coefficients_ppm, block), coefficients_ppm)
+def find_coefficients(updates: Mapping[str, Mapping[str, Any]], spec: AdapterSpec, *, norm_cap: int = 0) -> list[int]:
+    """No norm is clipped."""
+    return compute_weights(compute_distances2(updates, spec))
 
 
 def compute_weights(distances2: Matrix) -> list[int]:
@@ -56,8 +50,3 @@ def _distances2_to_point(distances2: Matrix, weights: Sequence[int]) -> list[int
     rows = [sum(w * d2 for w, d2 in zip(weights, row, strict=True)) for row in distances2]
     spread = sum(w * row for w, row in zip(weights, rows, strict=True))
     return [max(0, (2 * total * row - spread) * UNIT * UNIT // (2 * total * total)) for row in rows]
-
-
-def combine_block(blocks: Array, coefficients_ppm: Sequence[int]) -> Array:
-    """int8 (n, values) -> int64 (values,)."""
-    return combine_weighted(blocks, coefficients_ppm)

@@ -6,30 +6,23 @@ Blanchard et al., "Machine Learning with Adversaries", NeurIPS 2017, arXiv:1703.
 breakdown point. (A widespread library takes n - f - 1 neighbours.) A minority domain keeps 0-3 % of its share.
 """
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from ml.adapter import Array
-from ml.aggregate import BLOCK_VALUES, Aggregate, combine_weighted, keep_only
+from ml.aggregate import combine_weighted, keep_only
 from ml.distances import Matrix, compute_distances2, find_nearest
 from ml.spec import AdapterSpec
 
-RULE: Any = sys.modules[__name__]
+combine_block = combine_weighted
 
 
-def aggregate(
-    updates: Mapping[str, Mapping[str, Any]],
-    spec: AdapterSpec,
-    *,
-    norm_cap: int = 0,
-    block: int = BLOCK_VALUES,
-    malicious: int | None = None,
-) -> Aggregate:
-    """Updates by root (hex). `malicious` is f; by default the most that n allows. Ties go to the lowest root."""
+def find_coefficients(
+    updates: Mapping[str, Mapping[str, Any]], spec: AdapterSpec, *, norm_cap: int = 0, malicious: int | None = None
+) -> list[int]:
+    """`malicious` is f; by default the most that n allows."""
     distances2 = compute_distances2(updates, spec)
     chosen = find_nearest(compute_scores(distances2, count_tolerated(len(distances2), malicious)), 1)
-    return keep_only(RULE, updates, chosen, block)
+    return keep_only(chosen, len(distances2))
 
 
 def count_tolerated(count: int, malicious: int | None = None) -> int:
@@ -47,8 +40,3 @@ def compute_scores(distances2: Matrix, malicious: int) -> list[int]:
         sum(sorted(d2 for other, d2 in enumerate(row) if other != index)[:neighbours])
         for index, row in enumerate(distances2)
     ]
-
-
-def combine_block(blocks: Array, coefficients_ppm: Sequence[int]) -> Array:
-    """int8 (n, values) -> int64 (values,)."""
-    return combine_weighted(blocks, coefficients_ppm)

@@ -6,30 +6,21 @@ Breakdown point 0: one input moves the result by its own size / n. FedAvg proper
 a trainer reports of itself; a ledger that pays cannot believe that, so weights are an argument for experiments alone.
 """
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from ml.adapter import Array
-from ml.aggregate import BLOCK_VALUES, PPM, Aggregate, combine_weighted, stream
+from ml.aggregate import PPM, combine_weighted
 from ml.spec import AdapterSpec
 
-RULE: Any = sys.modules[__name__]
+combine_block = combine_weighted
 
 
-def aggregate(
+def find_coefficients(
     updates: Mapping[str, Mapping[str, Any]],
     spec: AdapterSpec,
     *,
     norm_cap: int = 0,
-    block: int = BLOCK_VALUES,
     weights_ppm: Mapping[str, int] | None = None,
-) -> Aggregate:
-    """Updates by root (hex); no norm is clipped. `weights_ppm` by root, 0 to 10^6 each, not all 0; None: equal."""
-    coefficients_ppm = {root: PPM if weights_ppm is None else weights_ppm[root] for root in sorted(updates)}
-    return Aggregate(stream(RULE, updates, coefficients_ppm, block), coefficients_ppm)
-
-
-def combine_block(blocks: Array, coefficients_ppm: Sequence[int]) -> Array:
-    """int8 (n, values) -> int64 (values,)."""
-    return combine_weighted(blocks, coefficients_ppm)
+) -> list[int]:
+    """No norm is clipped. `weights_ppm` by root, 0 to 10^6 each, not all 0; None: equal."""
+    return [PPM if weights_ppm is None else weights_ppm[root] for root in sorted(updates)]

@@ -8,7 +8,6 @@ norms: Allouah et al., arXiv:2405.14432. Breakdown point of a mean is 0: one inp
 most T / n. It bounds how far, not whether, a bad update pulls; the committee's verdict is the gate before it.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from math import isqrt
 from typing import Any
@@ -16,20 +15,15 @@ from typing import Any
 import numpy as np
 
 from ml.adapter import Array
-from ml.aggregate import BLOCK_VALUES, MAX_UPDATES, PPM, Aggregate, divide_half_even, stream
+from ml.aggregate import MAX_UPDATES, PPM, divide_half_even
 from ml.norms import norm2
 from ml.spec import GRID_EXTRA_BITS, AdapterSpec
 
-RULE: Any = sys.modules[__name__]
 
-
-def aggregate(
-    updates: Mapping[str, Mapping[str, Any]], spec: AdapterSpec, *, norm_cap: int = 0, block: int = BLOCK_VALUES
-) -> Aggregate:
-    """Updates by root (hex). Raises ValueError for none, or for one whose |BA| is zero."""
-    norms2 = {root: norm2(update, spec) for root, update in updates.items()}
-    coefficients_ppm = compute_coefficients(norms2, norm_cap)
-    return Aggregate(stream(RULE, updates, coefficients_ppm, block), coefficients_ppm)
+def find_coefficients(updates: Mapping[str, Mapping[str, Any]], spec: AdapterSpec, *, norm_cap: int = 0) -> list[int]:
+    """`norm_cap` bounds T2; 0 is no cap. Raises ValueError for an update whose |BA| is zero."""
+    norms2 = {root: norm2(update, spec) for root, update in sorted(updates.items())}
+    return list(compute_coefficients(norms2, norm_cap).values())
 
 
 def compute_coefficients(norms2: Mapping[str, int], norm_cap: int = 0) -> dict[str, int]:

@@ -4,34 +4,22 @@ Blanchard et al., arXiv:1703.02757, section 5, which leaves the number kept open
 as most libraries do. n >= 2f + 3; a malicious update with a good score stays in the mean.
 """
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from ml.adapter import Array
-from ml.aggregate import BLOCK_VALUES, Aggregate, combine_weighted, keep_only
+from ml.aggregate import combine_weighted, keep_only
 from ml.aggregate.krum import compute_scores, count_tolerated
 from ml.distances import compute_distances2, find_nearest
 from ml.spec import AdapterSpec
 
-RULE: Any = sys.modules[__name__]
+combine_block = combine_weighted
 
 
-def aggregate(
-    updates: Mapping[str, Mapping[str, Any]],
-    spec: AdapterSpec,
-    *,
-    norm_cap: int = 0,
-    block: int = BLOCK_VALUES,
-    malicious: int | None = None,
-) -> Aggregate:
-    """Updates by root (hex). `malicious` is f; by default the most that n allows. Ties go to the lowest root."""
+def find_coefficients(
+    updates: Mapping[str, Mapping[str, Any]], spec: AdapterSpec, *, norm_cap: int = 0, malicious: int | None = None
+) -> list[int]:
+    """`malicious` is f; by default the most that n allows."""
     distances2 = compute_distances2(updates, spec)
     tolerated = count_tolerated(len(distances2), malicious)
     kept = find_nearest(compute_scores(distances2, tolerated), len(distances2) - tolerated)
-    return keep_only(RULE, updates, kept, block)
-
-
-def combine_block(blocks: Array, coefficients_ppm: Sequence[int]) -> Array:
-    """int8 (n, values) -> int64 (values,)."""
-    return combine_weighted(blocks, coefficients_ppm)
+    return keep_only(kept, len(distances2))

@@ -6,26 +6,16 @@ Yin et al., arXiv:1803.01498, definition 2, with beta = 1/5: the share of malici
 breakdown point). Below five inputs it is the plain mean. Measured: it keeps 41-56 % of a minority domain's share.
 """
 
-import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from ml.adapter import Array
-from ml.aggregate import BLOCK_VALUES, PPM, Aggregate, divide_half_even, stream
-from ml.spec import GRID_EXTRA_BITS, AdapterSpec
+from ml.aggregate import divide_half_even, equal_coefficients
+from ml.spec import GRID_EXTRA_BITS
 
-RULE: Any = sys.modules[__name__]
 TRIM_ONE_IN = 5
-
-
-def aggregate(
-    updates: Mapping[str, Mapping[str, Any]], spec: AdapterSpec, *, norm_cap: int = 0, block: int = BLOCK_VALUES
-) -> Aggregate:
-    """Updates by root (hex); no norm is clipped, every coefficient is 1."""
-    coefficients_ppm = dict.fromkeys(sorted(updates), PPM)
-    return Aggregate(stream(RULE, updates, coefficients_ppm, block), coefficients_ppm)
+find_coefficients = equal_coefficients
 
 
 def combine_block(blocks: Array, coefficients_ppm: Sequence[int]) -> Array:

@@ -157,7 +157,7 @@ class TestEveryRule:
 
     @pytest.mark.parametrize("block", [1, 7, 64, 10**6])
     def test_the_size_of_blocks_does_not_matter(self, rule: str, block: int) -> None:
-        found = get_rule(rule).aggregate(UPDATES, SPEC, block=block).delta
+        found = aggregate(rule, UPDATES, SPEC, block=block).delta
         assert is_equal(found, aggregate(rule, UPDATES, SPEC).delta)
 
     @pytest.mark.parametrize("count", [1, 2, 5, 8])
