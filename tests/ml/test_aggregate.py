@@ -1,6 +1,7 @@
 """Aggregation: the same integers whatever the order, block and number of threads; norms exact from the factors."""
 
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml.adapter import Update
-from ml.aggregate import add_to_global, aggregate, divide_half_even, get_rule, list_rules
+from ml.aggregate import MIXING, add_to_global, aggregate, divide_half_even, get_rule, list_rules
 from ml.aggregate.mean_norm_clip import compute_coefficients
 from ml.lora import fixed_a
 from ml.norms import cosine_ppm, inner, norm2
@@ -148,12 +149,35 @@ def test_exact_halves_go_to_the_even_neighbour() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-class TestEveryRule:
-    """What each rule of the registry must hold."""
+def test_a_chunk_is_computed_from_the_same_chunks_of_its_inputs(rule: str) -> None:
+    whole = aggregate(rule, UPDATES, SPEC)
+    module = SPEC.modules[1]
+    chunks = np.stack([UPDATES[root][module].reshape(-1)[5:20] for root in sorted(UPDATES)])
+    coefficients = [whole.coefficients_ppm[root] for root in sorted(UPDATES)]
+    found = get_rule(rule).combine_block(chunks, coefficients)
+    assert np.array_equal(found, whole.delta[module].reshape(-1)[5:20])
 
-    def test_the_order_of_inputs_does_not_matter(self, rule: str) -> None:
-        backwards = dict(reversed(UPDATES.items()))
-        assert is_equal(aggregate(rule, UPDATES, SPEC).delta, aggregate(rule, backwards, SPEC).delta)
+
+@pytest.mark.parametrize("rule", [*RULES, MIXING + "krum", MIXING + "trimmed_mean"])
+class TestEveryRule:
+    """What each rule of the registry must hold, with mixing before it too."""
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_the_order_of_inputs_does_not_matter(self, rule: str, seed: int) -> None:
+        order = np.random.default_rng(seed).permutation(sorted(UPDATES)).tolist()
+        shuffled = {root: UPDATES[root] for root in order}
+        found, expected = aggregate(rule, shuffled, SPEC), aggregate(rule, UPDATES, SPEC)
+        assert is_equal(found.delta, expected.delta)
+        assert found.coefficients_ppm == expected.coefficients_ppm
+
+    def test_names_matter_only_in_ties(self, rule: str) -> None:
+        """The same updates under other roots, so that others come first, give the same result.
+
+        Eleven of them: Bulyan of seven ends with three left and one neighbour each, and two nearest to each other tie.
+        """
+        updates = {f"{seed:02}": make_update(SPEC, seed, limit=10 * (seed + 1)) for seed in range(11)}
+        renamed = {f"{99 - int(root)}": update for root, update in updates.items()}
+        assert is_equal(aggregate(rule, renamed, SPEC).delta, aggregate(rule, updates, SPEC).delta)
 
     @pytest.mark.parametrize("block", [1, 7, 64, 10**6])
     def test_the_size_of_blocks_does_not_matter(self, rule: str, block: int) -> None:
@@ -166,18 +190,11 @@ class TestEveryRule:
         delta = aggregate(rule, equal, SPEC).delta
         assert is_equal(delta, {name: values.astype(np.int32) * 256 for name, values in UPDATES["03"].items()})
 
-    def test_a_chunk_is_computed_from_the_same_chunks_of_its_inputs(self, rule: str) -> None:
-        whole = aggregate(rule, UPDATES, SPEC)
-        module = SPEC.modules[1]
-        chunks = np.stack([UPDATES[root][module].reshape(-1)[5:20] for root in sorted(UPDATES)])
-        coefficients = [whole.coefficients_ppm[root] for root in sorted(UPDATES)]
-        found = get_rule(rule).combine_block(chunks, coefficients)
-        assert np.array_equal(found, whole.delta[module].reshape(-1)[5:20])
-
     def test_inputs_and_random_state_are_left_alone(self, rule: str) -> None:
         before = {root: {name: values.copy() for name, values in update.items()} for root, update in UPDATES.items()}
-        state = np.random.get_state()[1].tobytes()  # type: ignore[union-attr]
+        state, plain = np.random.get_state()[1].tobytes(), random.getstate()  # type: ignore[union-attr]
         aggregate(rule, UPDATES, SPEC)
+        assert random.getstate() == plain
         assert all(is_equal(UPDATES[root], before[root]) for root in UPDATES)
         assert np.random.get_state()[1].tobytes() == state  # type: ignore[union-attr]
 
@@ -188,28 +205,50 @@ class TestEveryRule:
         assert sum(coefficients.values()) <= len(UPDATES) * 10**6
 
 
-def test_thread_counts_give_the_same_bytes() -> None:
-    program = (
-        "import hashlib\n"
-        "from ml.aggregate import aggregate, list_rules\n"
-        "from tests.ml.support import make_small_spec, make_update\n"
-        "spec = make_small_spec(rank=16, shapes=(('model.layers.0.self_attn.q_proj', 4096, 512),))\n"
-        "updates = {str(seed): make_update(spec, seed) for seed in range(3)}\n"
-        "found = [aggregate(rule, updates, spec) for rule in list_rules()]\n"
-        "data = [(item.coefficients_ppm, [values.tobytes() for values in item.delta.values()]) for item in found]\n"
-        "print(hashlib.sha256(repr(data).encode()).hexdigest())\n"
-    )
-    printed = {
-        subprocess.run(
-            [sys.executable, "-c", program],
-            env={**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "OPENBLAS_CORETYPE": core},
+SETTINGS = (
+    {"OMP_NUM_THREADS": "1", "OPENBLAS_CORETYPE": "Haswell"},
+    {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "OPENBLAS_CORETYPE": "Prescott"},
+    {"NPY_DISABLE_CPU_FEATURES": "all"},
+    {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "OMP_NUM_THREADS": "2", "TORCH": "1"},
+)
+"""Of threads and CPU flags, each read once when a library is loaded. `TORCH`: inputs are torch tensors."""
+PROGRAM = """
+import hashlib, os
+from ml.aggregate import MIXING, aggregate, list_rules
+from tests.ml.support import make_small_spec, make_update
+
+spec = make_small_spec(rank=16, shapes=(("model.layers.0.self_attn.q_proj", 1024, 256),))
+updates = {str(seed): make_update(spec, seed) for seed in range(5)}
+if "TORCH" in os.environ:
+    import torch
+
+    updates = {root: {n: torch.from_numpy(v) for n, v in update.items()} for root, update in updates.items()}
+order = eval(os.environ["ORDER"])
+updates = {root: updates[root] for root in order}
+found = [aggregate(rule, updates, spec, block=int(os.environ["BLOCK"])) for rule in (*list_rules(), MIXING + "krum")]
+data = [(item.coefficients_ppm, [values.tobytes() for values in item.delta.values()]) for item in found]
+print(hashlib.sha256(repr(data).encode()).hexdigest())
+"""
+
+
+def test_threads_flags_and_orders_give_the_same_bytes() -> None:
+    """Processes with other settings, orders of clients and block sizes: one hash over all rules' results."""
+    from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+
+    dispatched = " ".join(name for name in __cpu_dispatch__ if __cpu_features__[name])
+    printed = {}
+    for index, chosen in enumerate(SETTINGS):
+        setting = {name: dispatched if value == "all" else value for name, value in chosen.items()}
+        order = np.random.default_rng(index).permutation(list("01234")).tolist()
+        run = subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            env={**os.environ, **setting, "ORDER": repr(order), "BLOCK": str(3_000 * index + 977)},
             capture_output=True,
             text=True,
             check=True,
-        ).stdout
-        for threads, core in (("1", "Haswell"), ("2", "Haswell"), ("2", "Prescott"))
-    }
-    assert len(printed) == 1
+        )
+        printed[str(setting)] = run.stdout
+    assert len(set(printed.values())) == 1, printed
 
 
 def test_the_delta_is_added_to_the_previous_global_adapter() -> None:
