@@ -65,31 +65,43 @@ def prepare_base(ref: str) -> Path:
     raise BaseError(f"no base model {ref!r}: give a folder, 'demo', 'tiny', or owner/name@<revision of 40 hex digits>")
 
 
-def load_base(ref: str, dtype: str = "bf16", device: str = "cpu") -> Any:
-    """The causal language model of a reference in "bf16", "fp32" or, on a GPU, "nf4". Raises BaseError."""
+def load_base(ref: str, dtype: str = "bf16", device: str = "cpu", *, sharded: bool = False) -> Any:
+    """The causal language model of a reference in "bf16", "fp32" or "nf4", with torch's fused attention.
+
+    `sharded`: for FSDP, which moves the weights itself and wants 4-bit ones stored as bf16. Raises BaseError.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     if dtype not in DTYPES:
         raise BaseError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise BaseError(
+            f"no GPU: torch {torch.__version__} sees none; take --device cpu, or install torch's CUDA build"
+        )
     options: dict[str, Any] = {"dtype": torch.float32 if dtype == "fp32" else torch.bfloat16}
+    options["attn_implementation"] = "sdpa"
+    if not sharded and device != "cpu":
+        options["device_map"] = {"": device}  # each tensor goes there as it is read: the host never holds them all
     if dtype == "nf4":
         from ml.precision import nf4_config
 
-        options |= {"quantization_config": nf4_config(), "device_map": {"": device}}
+        options["quantization_config"] = nf4_config(sharded=sharded)
     folder = prepare_base(ref)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
-        )
+        with _without_progress_bar():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
+            )
+    except ImportError as error:
+        raise BaseError(f"{dtype} needs a package that is missing: {error}") from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BaseError(f"{folder} cannot be loaded as a causal language model: {error}") from error
     if dtype == "nf4":
         from ml.precision import keep_nf4_trainable
 
         keep_nf4_trainable(model)
-        return model
-    return model.to(device)
+    return model
 
 
 def load_tokenizer(ref: str) -> Any:

@@ -15,7 +15,7 @@ from typing import IO, Any
 from ml.adapter import Malformed, read_global
 from ml.data import Block
 from ml.judge import HoldoutMeter
-from ml.spec import AdapterSpec, JudgeSpec
+from ml.spec import JudgeSpec, decode_spec
 
 MAX_MESSAGE_BYTES = 2**24
 
@@ -68,7 +68,7 @@ class Desk:
         from ml.base import load_tokenizer
         from ml.score import ScoringBase
 
-        spec = _decode_spec(setting["spec"])
+        spec = decode_spec(setting["spec"])
         base_dir = Path(setting["base_dir"])
         if self._loaded != (base_dir, spec, setting["dtype"]):
             self._base, self._meter, self._loaded = None, None, ()
@@ -85,12 +85,6 @@ class Desk:
         judge_spec = JudgeSpec(**setting["judge_spec"])
         decode = load_tokenizer(str(base_dir)).decode if judge_spec.screen_tokens else str
         self._meter = HoldoutMeter(self._base, judge_spec, holdouts, current=current, best=best, decode=decode)
-
-
-def _decode_spec(fields: Mapping[str, Any]) -> AdapterSpec:
-    shapes = tuple((module, out, in_) for module, out, in_ in fields["shapes"])
-    given = {**fields, "target_modules": tuple(fields["target_modules"]), "shapes": shapes}
-    return AdapterSpec(**{**given, "a_seed": bytes.fromhex(fields["a_seed"])})
 
 
 def _limit_resources(memory_bytes: int) -> None:

@@ -19,14 +19,14 @@ from types import TracebackType
 from typing import Any
 
 from ml.data import Block
+from ml.environment import make_environment
 from ml.figures import Change
 from ml.judge import CandidateFigure, DomainFigure, JudgingFailed, Measurement, Peer
 from ml.judge_desk import MAX_MESSAGE_BYTES, write_message
 from ml.screen import Screened, Screening
-from ml.spec import AdapterSpec, JudgeSpec
+from ml.spec import AdapterSpec, JudgeSpec, encode_spec
 
 DEFAULT_MEMORY_BYTES = 8 * 2**30
-PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "FLOCKCHAIN_CACHE", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,10 @@ class Setting:
     best: tuple[str, Path | None] | None = None
 
     def encode(self) -> dict[str, Any]:
-        spec = {**asdict(self.spec), "a_seed": self.spec.a_seed.hex()}
         best = self.best if self.best is not None else self.current
         return {
             "base_dir": str(self.base_dir),
-            "spec": spec,
+            "spec": encode_spec(self.spec),
             "judge_spec": asdict(self.judge_spec),
             "dtype": self.dtype,
             "holdouts": str(self.holdouts),
@@ -178,14 +177,7 @@ class JudgingProcess:
         if self._child is not None and self._child.poll() is None:
             return self._child
         self.close()
-        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        environment |= {
-            "OMP_NUM_THREADS": str(self.threads),
-            "OMP_WAIT_POLICY": "PASSIVE",
-            "HF_HUB_OFFLINE": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-            "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
-        }
+        environment = make_environment(self.threads)
         command = [sys.executable, "-m", "ml.judge_desk", str(self.threads), str(self.memory_bytes)]
         with open(self.log or os.devnull, "ab") as log:
             self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module

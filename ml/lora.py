@@ -40,15 +40,18 @@ def compute_a_step_log2(in_features: int) -> int:
     return -(((2 * UPDATE_LIMIT**2 * in_features).bit_length() - 1) // 2)
 
 
-def attach(model: Any, spec: AdapterSpec, adapter: Mapping[str, Any] | None) -> Any:
+def attach(model: Any, spec: AdapterSpec, adapter: Mapping[str, Any] | None, device: Any = None) -> Any:
     """A peft model over `model` with A fixed and B float32, trainable, at the global adapter (zero for None).
 
-    `detach` gives the model back unchanged. Raises ValueError when a module or shape is not the base's.
+    A stands in the base's own format: int8 values times a power of two are exact in bf16 too. `device` is where A and
+    B go, by default where the base is. `detach` gives the model back unchanged. Raises ValueError when a module or
+    shape is not the base's.
     """
     import torch
     from peft import LoraConfig, get_peft_model
 
     _check_shapes(model, spec)
+    device, dtype = device or model.device, _get_compute_dtype(model)
     config = LoraConfig(
         r=spec.rank,
         lora_alpha=spec.alpha,
@@ -64,16 +67,16 @@ def attach(model: Any, spec: AdapterSpec, adapter: Mapping[str, Any] | None) -> 
         wrapped = get_peft_model(model, config)
     grid = 2.0**spec.grid_step_log2
     with torch.no_grad():
-        for module, _, in_features in spec.shapes:
+        for module, out_features, in_features in spec.shapes:
             layer = model.get_submodule(module)
             values, step_log2 = fixed_a(spec, module, in_features)
-            _set(layer.lora_A["default"], values.astype(np.float32) * np.float32(2.0**step_log2))
-            layer.lora_A["default"].weight.requires_grad_(False)
-            factor = layer.lora_B["default"]
-            # int32 below 2^24 times a power of two: exact in float32.
-            start = 0 if adapter is None else np.asarray(adapter[module]).astype(np.float32) * np.float32(grid)
-            _set(factor, start)
-            factor.weight.requires_grad_(True)
+            fixed = torch.as_tensor(values.astype(np.float32) * np.float32(2.0**step_log2))
+            layer.lora_A["default"] = _make_linear(fixed.to(device, dtype)).requires_grad_(False)
+            start = torch.zeros((out_features, spec.rank))
+            if adapter is not None:
+                # int32 below 2^24 times a power of two: exact in float32.
+                start += torch.as_tensor(np.asarray(adapter[module]).astype(np.float32) * np.float32(grid))
+            layer.lora_B["default"] = _make_linear(start.to(device)).requires_grad_(True)
     return wrapped
 
 
@@ -87,11 +90,19 @@ def get_trained_factors(model: Any, spec: AdapterSpec) -> dict[str, Any]:
     return {module: model.get_submodule(module).lora_B["default"].weight for module in spec.modules}
 
 
-def _set(linear: Any, values: Any) -> None:
-    import torch
+def _make_linear(weight: Any) -> Any:
+    from torch import nn
 
-    weight = linear.weight
-    linear.weight.data = torch.as_tensor(values, dtype=torch.float32, device=weight.device).expand(weight.shape).clone()
+    from ml.master_linear import MasterLinear
+
+    linear = MasterLinear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    linear.weight = nn.Parameter(weight)
+    return linear
+
+
+def _get_compute_dtype(model: Any) -> Any:
+    """Of the base's activations: that of its norms and embeddings, also where its linear layers are 4-bit."""
+    return model.get_input_embeddings().weight.dtype
 
 
 def _check_shapes(model: Any, spec: AdapterSpec) -> None:

@@ -31,8 +31,11 @@ def choose_cpu_dtype() -> str:
     return known[key]
 
 
-def nf4_config() -> Any:
-    """4-bit NormalFloat with double quantisation, computing in bf16 (QLoRA, Dettmers et al., arXiv:2305.14314)."""
+def nf4_config(*, sharded: bool = False) -> Any:
+    """4-bit NormalFloat with double quantisation, computing in bf16 (QLoRA, Dettmers et al., arXiv:2305.14314).
+
+    `sharded`: four values to what is called a bf16, so that FSDP can flatten them with the other weights.
+    """
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -41,6 +44,7 @@ def nf4_config() -> Any:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_quant_storage=torch.bfloat16 if sharded else torch.uint8,
     )
 
 

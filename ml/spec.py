@@ -91,6 +91,18 @@ class JudgeSpec:
     """Most forward tokens of the screens for one adapter; 0 runs none."""
 
 
+def encode_spec(spec: AdapterSpec) -> dict[str, Any]:
+    """As JSON values, for a process of ours."""
+    return {**dataclasses.asdict(spec), "a_seed": spec.a_seed.hex()}
+
+
+def decode_spec(fields: Mapping[str, Any]) -> AdapterSpec:
+    """The inverse of `encode_spec`."""
+    shapes = tuple((module, out, in_) for module, out, in_ in fields["shapes"])
+    given = {**fields, "target_modules": tuple(fields["target_modules"]), "shapes": shapes}
+    return AdapterSpec(**{**given, "a_seed": bytes.fromhex(fields["a_seed"])})
+
+
 def read_config(base_dir: Path) -> dict[str, Any]:
     """The base's config.json. Raises ValueError when it is not a JSON object."""
     config = json.loads((base_dir / "config.json").read_text(encoding="utf-8"))

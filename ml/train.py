@@ -1,23 +1,31 @@
 """One trainer's part of a round: K local steps of AdamW on B, from the global adapter; the result is an int8 update.
 
 Deterministic: the same base, spec, data, seed and thread count give the same bytes on the same machine, so a trainer
-that was killed starts again and ends with the same root.
+that was killed goes on from its checkpoint, or starts again, and ends with the same root.
 """
 
-import hashlib
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
 
-from ml.lora import attach, detach, get_trained_factors
-from ml.spec import UPDATE_LIMIT, AdapterSpec, TrainSpec
+from ml.batches import Block, choose_blocks
+from ml.checkpoint import Progress as Standing
+from ml.checkpoint import load_checkpoint, make_key, save_checkpoint
+from ml.spec import UPDATE_LIMIT, AdapterSpec, TrainSpec, encode_spec
+from ml.team import Team
+from ml.train_memory import describe_memory, is_out_of_memory
+from ml.train_setup import TrainSetup, choose_setup
+from ml.trainer import Constraint, Trainer, TrainingFailed
+
+__all__ = ["TrainResult", "TrainingFailed", "choose_blocks", "compute_update_step_log2", "quantise", "train_update"]
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int, float], None]
@@ -26,17 +34,8 @@ Penalty = Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
 """(B now, B at the start), tensors by module -> a scalar added to each step's loss, e.g. FedProx's pull."""
 PROBE_BLOCKS = 4
 """At most so many own blocks, evenly spread, on which the loss is measured before and after."""
-IGNORED = -100
-"""`cross_entropy` skips targets of this value."""
-
-
-class TrainingFailed(RuntimeError):
-    """Training gave no update; the sentence says why and what to do."""
-
-
-class Block(Protocol):
-    @property
-    def tokens(self) -> Sequence[int]: ...
+CHECKPOINT_S = 60.0
+"""Between two checkpoints: what a kill can cost."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,8 @@ class TrainResult:
     tokens: int
     seconds: float
     """Of the steps alone."""
+    resumed_at: int = 0
+    """Steps that a checkpoint held when this process began."""
 
     @property
     def tokens_per_s(self) -> float:
@@ -77,33 +78,110 @@ def train_update(
     residual: Mapping[str, Floats] | None = None,
     loss_sign: int = 1,
     penalty: Penalty | None = None,
+    constraint: Constraint | None = None,
+    setup: TrainSetup | None = None,
+    team: Team | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_s: float = CHECKPOINT_S,
 ) -> TrainResult:
     """The update of a loaded base on one's own blocks; the base is given back unchanged.
 
     `residual` is the last result's, or None when the base is not the expected one. `loss_sign` of -1 ascends (an
-    attack); `penalty` is added to what each step descends, not to the losses told. Raises TrainingFailed for too
-    little data, memory, or a loss that is not finite.
+    attack); `penalty` is added to what each step descends, not to the losses told; a `constraint` binds each step.
+    `setup` None: chosen for the base. `team`: the processes that train this update together, each calling with the same
+    arguments. `checkpoint`: the file from which a killed training goes on, written at most every `checkpoint_s`. Raises
+    TrainingFailed for too little data or memory, or a loss that is not finite.
     """
     if not blocks:
         raise TrainingFailed("no blocks to train on: give documents of at least 16 tokens")
-    probe = blocks[:: -(-len(blocks) // PROBE_BLOCKS)]
-    model = attach(base, spec, global_adapter)
+    assert penalty is None or constraint is None, "one of them"
+    if penalty is not None:
+        constraint = _Pull(penalty)
+    assert checkpoint is None or constraint is None, "a constraint's state is in no checkpoint"
+    setup, team = setup or choose_setup(base), team or Team()
+    key = ""
+    if checkpoint is not None:
+        key = _make_key(base, spec, train_spec, setup, team, loss_sign, blocks, global_adapter)
     try:
-        before = {module: _to_numpy(factor) for module, factor in get_trained_factors(base, spec).items()}
-        loss_before = _measure(model, probe)
-        started = time.perf_counter()
-        losses, tokens = _run_steps(
-            model, get_trained_factors(base, spec), train_spec, blocks, progress, loss_sign, penalty
-        )
-        seconds = time.perf_counter() - started
-        loss_after = _measure(model, probe)
-        after = {module: _to_numpy(factor) for module, factor in get_trained_factors(base, spec).items()}
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        raise _explain(error) from error
-    finally:
-        detach(model)
+        with Trainer(
+            base,
+            spec,
+            train_spec,
+            global_adapter,
+            setup=setup,
+            team=team,
+            loss_sign=loss_sign,
+            constraint=constraint,
+        ) as trainer:
+            before = _copy_factors(trainer)
+            run = _Run(trainer, checkpoint if team.is_first else None, key, checkpoint_s)
+            resumed_at = run.resume(checkpoint, blocks)
+            run.go_on(choose_blocks(blocks, train_spec), progress)
+            loss_after, after = trainer.measure(_choose_probe(blocks)), _copy_factors(trainer)
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise TrainingFailed(describe_memory(base, spec, train_spec, setup)) from error
+        raise
     update, rest, saturated = quantise(before, after, spec, residual)
-    return TrainResult(update, rest, tuple(losses), loss_before, loss_after, saturated, tokens, seconds)
+    done = run.standing
+    return TrainResult(
+        update, rest, done.losses, done.loss_before, loss_after, saturated, done.tokens, done.seconds, resumed_at
+    )
+
+
+class _Pull:
+    """A penalty as a constraint that changes nothing in place."""
+
+    def __init__(self, penalty: Penalty) -> None:
+        self.penalty = penalty
+        self._start: dict[str, torch.Tensor] = {}
+
+    def penalise(self, factors: Mapping[str, torch.Tensor]) -> Any:
+        """First called before the first step, where B still stands at the start."""
+        self._start = self._start or {module: factor.detach().clone() for module, factor in factors.items()}
+        return self.penalty(factors, self._start)
+
+    def project(self, factors: Mapping[str, torch.Tensor]) -> None:
+        pass
+
+
+class _Run:
+    """The steps of one update, with what is known of them so far."""
+
+    def __init__(self, trainer: Trainer, checkpoint: Path | None, key: str, checkpoint_s: float) -> None:
+        self.trainer, self.checkpoint, self.key, self.checkpoint_s = trainer, checkpoint, key, checkpoint_s
+        self.standing = Standing((), 0, 0.0, 0.0)
+
+    def resume(self, checkpoint: Path | None, blocks: Sequence[Block]) -> int:
+        """Steps that need not be taken again."""
+        trainer = self.trainer
+        found = load_checkpoint(checkpoint, self.key, trainer.factors, trainer.optimizer) if checkpoint else None
+        self.standing = found or Standing((), 0, 0.0, trainer.measure(_choose_probe(blocks)))
+        trainer.steps_done = len(self.standing.losses)
+        return trainer.steps_done
+
+    def go_on(self, batches: Sequence[Sequence[Block]], progress: Progress | None) -> None:
+        saved = time.monotonic()
+        for batch in batches[self.trainer.steps_done :]:
+            began = time.perf_counter()
+            loss = self.trainer.step(batch)
+            self._count(loss, batch, time.perf_counter() - began)
+            if self.checkpoint is not None and time.monotonic() - saved >= self.checkpoint_s:
+                self._save(self.checkpoint)
+                saved = time.monotonic()
+            if progress is not None:
+                progress(self.trainer.steps_done, len(batches), loss)
+
+    def _count(self, loss: float, batch: Sequence[Block], seconds: float) -> None:
+        done, length = self.standing, self.trainer.train_spec.sequence_length
+        tokens = sum(len(block.tokens[:length]) for block in batch)
+        self.standing = Standing((*done.losses, loss), done.tokens + tokens, done.seconds + seconds, done.loss_before)
+
+    def _save(self, path: Path) -> None:
+        try:
+            save_checkpoint(path, self.key, self.trainer.factors, self.trainer.optimizer, self.standing)
+        except OSError as error:  # a full disk costs what a kill would: the steps since the last checkpoint
+            warnings.warn(str(error), stacklevel=2)
 
 
 def quantise(
@@ -125,79 +203,29 @@ def quantise(
     return update, rest, saturated
 
 
-def choose_blocks(blocks: Sequence[Block], train_spec: TrainSpec) -> list[list[Block]]:
-    """The batch of each step: passes over all blocks, each in an order drawn from the seed."""
-    needed, order = train_spec.local_steps * train_spec.batch_size, list[int]()
-    while len(order) < needed:
-        turn = len(order) // len(blocks)
-        order += sorted(range(len(blocks)), key=lambda index: _rank(train_spec.seed, turn, index))
-    size = train_spec.batch_size
-    return [[blocks[index] for index in order[at : at + size]] for at in range(0, needed, size)]
+def _choose_probe(blocks: Sequence[Block]) -> Sequence[Block]:
+    return blocks[:: -(-len(blocks) // PROBE_BLOCKS)]
 
 
-def _run_steps(
-    model: Any,
-    factors: Mapping[str, Any],
+def _copy_factors(trainer: Trainer) -> dict[str, Floats]:
+    return {
+        module: factor.detach().to("cpu", torch.float32).numpy().copy() for module, factor in trainer.factors.items()
+    }
+
+
+def _make_key(
+    base: Any,
+    spec: AdapterSpec,
     train_spec: TrainSpec,
-    blocks: Sequence[Block],
-    progress: Progress | None,
+    setup: TrainSetup,
+    team: Team,
     loss_sign: int,
-    penalty: Penalty | None,
-) -> tuple[list[float], int]:
-    # Constant rate, no warm-up, no weight decay: B starts at the settled global adapter, not at noise.
-    optimizer = torch.optim.AdamW(list(factors.values()), lr=train_spec.learning_rate, weight_decay=0.0)
-    model.train()
-    begin = {module: factor.detach().clone() for module, factor in factors.items()} if penalty is not None else {}
-    losses, tokens = [], 0
-    for step, batch in enumerate(choose_blocks(blocks, train_spec), 1):
-        loss, count = _compute_loss(model, batch, train_spec.sequence_length)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise TrainingFailed(
-                f"loss is {value} at step {step}: lower the learning rate of {train_spec.learning_rate}"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        aim = loss_sign * loss if penalty is None else loss_sign * loss + penalty(factors, begin)
-        aim.backward()
-        optimizer.step()
-        losses.append(value)
-        tokens += count
-        if progress is not None:
-            progress(step, train_spec.local_steps, value)
-    return losses, tokens
-
-
-def _compute_loss(model: Any, batch: Sequence[Block], sequence_length: int) -> tuple[torch.Tensor, int]:
-    """(mean nats per target token, tokens read). Padding stands on the right, behind the causal mask."""
-    rows = [list(block.tokens[:sequence_length]) for block in batch]
-    longest = max(len(row) for row in rows)
-    device = next(model.parameters()).device
-    tokens = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)
-    targets = torch.tensor([row[1:] + [IGNORED] * (longest - len(row)) for row in rows], device=device)
-    logits = model(input_ids=tokens, use_cache=False).logits[:, :-1]
-    loss = functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
-    return loss, sum(len(row) for row in rows)
-
-
-@torch.no_grad()
-def _measure(model: Any, blocks: Sequence[Block]) -> float:
-    model.eval()
-    losses = [float(_compute_loss(model, [block], len(block.tokens))[0]) for block in blocks]
-    return math.fsum(losses) / len(losses)
-
-
-def _rank(seed: int, turn: int, index: int) -> bytes:
-    return hashlib.sha256(f"flockchain/order/1 {seed} {turn} {index}".encode()).digest()
-
-
-def _to_numpy(factor: torch.Tensor) -> Floats:
-    array: Floats = factor.detach().to("cpu", torch.float32).numpy().copy()
-    return array
-
-
-def _explain(error: BaseException) -> BaseException:
-    """Out of memory as a sentence; anything else as it is."""
-    text = str(error)
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
-        return TrainingFailed("out of memory while training: choose a smaller batch, shorter sequences or 4 bit")
-    return error
+    blocks: Sequence[Block],
+    global_adapter: Mapping[str, Any] | None,
+) -> str:
+    """Everything that decides the bytes of the rest of the steps."""
+    machine = [torch.__version__, base.device.type, str(base.dtype), torch.get_num_threads(), team.size, loss_sign]
+    start = [np.ascontiguousarray(global_adapter[name]).tobytes() for name in spec.modules] if global_adapter else []
+    text = [[int(token) for token in block.tokens] for block in blocks]
+    values = [encode_spec(spec), asdict(train_spec), asdict(setup)]
+    return make_key(machine, *values, text, *start)

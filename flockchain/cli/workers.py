@@ -37,7 +37,8 @@ ThreadsOption = Annotated[int, typer.Option("--threads", help="Threads for tenso
 WaitOption = Annotated[
     int, typer.Option("--wait-s", help="How long to wait at the start while no node answers.", min=0, max=86_400)
 ]
-DtypeOption = Annotated[str, typer.Option("--dtype", help="auto (measured), bf16, fp32 or nf4 (GPU).")]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="auto (measured), bf16, fp32 or nf4 (4 bit: QLoRA).")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 
 
 @trainer.command("run")
@@ -48,6 +49,10 @@ def run_trainer(
     base: BaseOption,
     bond_uflk: BondOption = None,
     dtype: DtypeOption = "auto",
+    device: DeviceOption = "cpu",
+    processes: Annotated[
+        int, typer.Option("--processes", help="One for each GPU; the base is divided over them.", min=1, max=64)
+    ] = 1,
     threads: ThreadsOption = 1,
     seed: Annotated[int, typer.Option("--seed", help="Of the order of your data.")] = 0,
     attack: Annotated[
@@ -66,7 +71,7 @@ def run_trainer(
     signing_key = open_key(home, key, passphrase_file)
     set_threads(threads)
     from flockchain.workers.bonding import ensure_bond
-    from flockchain.workers.learning import find_base, make_attacker, make_honest, read_data, split_for_ever
+    from flockchain.workers.learning import Machine, find_base, make_attacker, make_honest, read_data, split_for_ever
     from flockchain.workers.patience import wait_for_node
     from flockchain.workers.trainer import Trainer
 
@@ -76,7 +81,8 @@ def run_trainer(
         folder = find_base(base, found)
         own = _worker_folder(home, key)
         documents, held_out = split_for_ever(read_data(data), own / "split.json", key)
-        make = make_attacker(attack, documents, dtype, report) if attack else make_honest(documents, dtype, report)
+        machine = Machine(dtype, device, processes, threads, own)
+        make = make_attacker(attack, documents, machine, report) if attack else make_honest(documents, machine, report)
         worker = Trainer(
             client,
             signing_key,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,27 +70,69 @@ def split_for_ever(documents: Sequence[Document], record: Path, seed: str) -> tu
     return train, [document for document in documents if parts.get(document.id) == HOLDOUT]
 
 
+@dataclass(frozen=True)
+class Machine:
+    """What a trainer works with."""
+
+    dtype: str = "auto"
+    """auto: bf16 or fp32, whichever is faster on this CPU; on a GPU bf16."""
+    device: str = "cpu"
+    processes: int = 1
+    """More than one: a process for each GPU, the base divided over them."""
+    threads: int = 1
+    folder: Path | None = None
+    """Where a killed training left its checkpoint; None: none is kept."""
+
+
 class FileTrainer:
     """Makes honest updates (`MakeUpdate`) from documents; the base is loaded at the first one and stays."""
 
-    def __init__(self, documents: Sequence[Document], dtype: str, report: Report) -> None:
+    def __init__(self, documents: Sequence[Document], machine: Machine, report: Report) -> None:
         self.documents = documents
-        self.dtype = dtype
+        self.machine = machine
         self.report = report
         self._base: Any = None
 
     def __call__(self, model: Model, train_spec: TrainSpec, start: GlobalAdapter | None) -> tuple[Update, int]:
+        """Refused when training fails, out of memory for instance: there is no half update."""
         from ml.memory import return_freed_memory
-        from ml.train import train_update
+        from ml.trainer import TrainingFailed
 
-        blocks = self.blocks(model, train_spec)
-        result = train_update(self.base(model), model.spec, train_spec, blocks, start, progress=self._progress)
+        try:
+            result = self._train(model, train_spec, start)
+        except TrainingFailed as error:
+            raise Refused("training-failed", str(error)) from None
         return_freed_memory()
+        if result.resumed_at:
+            self.report("went on from a checkpoint", {"step": result.resumed_at})
         self.report(
             "own loss",
             {"before_nats": round(result.loss_before, 4), "after_nats": round(result.loss_after, 4)},
         )
         return result.update, train_spec.local_steps * train_spec.batch_size
+
+    def _train(self, model: Model, train_spec: TrainSpec, start: GlobalAdapter | None) -> Any:
+        from ml.train import train_update
+        from ml.train_process import Job, train_in_processes
+
+        machine, blocks = self.machine, self.blocks(model, train_spec)
+        if machine.processes > 1:
+            assert machine.folder is not None
+            job = Job(
+                model.base_dir,
+                self._dtype(),
+                model.spec,
+                train_spec,
+                blocks,
+                device=machine.device,
+                processes=machine.processes,
+                threads=machine.threads,
+            )
+            return train_in_processes(job, machine.folder / "training", start, progress=self._progress)
+        checkpoint = machine.folder / "training.safetensors" if machine.folder else None
+        return train_update(
+            self.base(model), model.spec, train_spec, blocks, start, progress=self._progress, checkpoint=checkpoint
+        )
 
     def blocks(self, model: Model, train_spec: TrainSpec) -> list[Block]:
         """The trainer's own text, cut for its steps."""
@@ -100,26 +143,31 @@ class FileTrainer:
         """The base, loaded once."""
         if self._base is None:
             from ml.base import load_base
-            from ml.precision import choose_cpu_dtype
 
-            dtype = choose_cpu_dtype() if self.dtype == "auto" else self.dtype
-            self._base = load_base(str(model.base_dir), dtype=dtype)
+            self._base = load_base(str(model.base_dir), dtype=self._dtype(), device=self.machine.device)
         return self._base
+
+    def _dtype(self) -> str:
+        from ml.precision import choose_cpu_dtype
+
+        if self.machine.dtype != "auto":
+            return self.machine.dtype
+        return choose_cpu_dtype() if self.machine.device == "cpu" else "bf16"
 
     def _progress(self, step: int, steps: int, loss: float) -> None:
         self.report("step", {"step": step, "of": steps, "loss_nats": round(loss, 4)})
 
 
-def make_honest(documents: Sequence[Document], dtype: str, report: Report) -> MakeUpdate:
+def make_honest(documents: Sequence[Document], machine: Machine, report: Report) -> MakeUpdate:
     """The trainer that a team runs on its own data."""
-    return FileTrainer(documents, dtype, report)
+    return FileTrainer(documents, machine, report)
 
 
 class Poisoner(FileTrainer):
     """Makes the updates of one of `ml/attacks/`, as large as the task's norm cap lets them be."""
 
-    def __init__(self, attack: str, documents: Sequence[Document], dtype: str, report: Report) -> None:
-        super().__init__(documents, dtype, report)
+    def __init__(self, attack: str, documents: Sequence[Document], machine: Machine, report: Report) -> None:
+        super().__init__(documents, machine, report)
         self.attack = attack
 
     def __call__(self, model: Model, train_spec: TrainSpec, start: GlobalAdapter | None) -> tuple[Update, int]:
@@ -142,10 +190,10 @@ class Poisoner(FileTrainer):
         return update, train_spec.local_steps * train_spec.batch_size
 
 
-def make_attacker(attack: str, documents: Sequence[Document], dtype: str, report: Report) -> MakeUpdate:
+def make_attacker(attack: str, documents: Sequence[Document], machine: Machine, report: Report) -> MakeUpdate:
     """A trainer that poisons on purpose."""
     from ml.attacks import list_attacks
 
     if attack not in list_attacks():
         raise Refused("unknown-attack", f"no attack {attack!r}; there are: {', '.join(list_attacks())}")
-    return Poisoner(attack, documents, dtype, report)
+    return Poisoner(attack, documents, machine, report)
