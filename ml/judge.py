@@ -43,9 +43,13 @@ Peer = tuple[Path, int]
 class JudgingFailed(Exception):
     """Nothing was measured: out-of-memory, crash, timeout or error. Its sentence is the reason of the abstention."""
 
-    def __init__(self, kind: Literal["out-of-memory", "crash", "timeout", "error"], detail: str = "") -> None:
+    def __init__(
+        self, kind: Literal["out-of-memory", "crash", "timeout", "error"], detail: str = "", *, is_warm: bool = False
+    ) -> None:
+        """`is_warm`: the adapter was at fault, whoever measured is as good as before."""
         super().__init__(f"{kind}: {detail}" if detail else kind)
         self.kind = kind
+        self.is_warm = is_warm
 
 
 @dataclass(frozen=True)

@@ -70,10 +70,11 @@ class Desk:
 
         spec = decode_spec(setting["spec"])
         base_dir = Path(setting["base_dir"])
-        if self._loaded != (base_dir, spec, setting["dtype"]):
+        wanted = (base_dir, spec, setting["dtype"], setting["device"])
+        if self._loaded != wanted:
             self._base, self._meter, self._loaded = None, None, ()
-            self._base = ScoringBase.load(base_dir, spec, setting["dtype"])
-            self._loaded = (base_dir, spec, setting["dtype"])
+            self._base = ScoringBase.load(base_dir, spec, setting["dtype"], setting["device"])
+            self._loaded = wanted
         listing = json.loads(Path(setting["holdouts"]).read_text())
         holdouts = {
             name: [Block(item["document"], tuple(item["tokens"])) for item in blocks]
@@ -116,10 +117,14 @@ def main(threads: int, memory_bytes: int) -> None:
         try:
             answer = desk.answer(message)
         except Malformed as error:
-            answer = {"failed": "error", "detail": f"malformed: {error}"}
+            answer = {"failed": "error", "detail": f"malformed: {error}", "is_warm": True}
+        except FileNotFoundError as error:
+            answer = {"failed": "error", "detail": f"FileNotFoundError: {error}", "is_warm": True}
         except Exception as error:
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
-            answer = {"failed": _name_failure(error), "detail": f"{type(error).__name__}: {str(error)[:160]}"}
+            # After an error of CUDA no later one means anything: whoever asked starts another process.
+            detail = f"{type(error).__name__}: {str(error)[:160]}"
+            answer = {"failed": _name_failure(error), "detail": detail, "is_warm": False}
         write_message(answers, answer)
 
 

@@ -41,6 +41,7 @@ class Setting:
     """Written by `write_holdouts`."""
     current: tuple[str, Path | None] = ("", None)
     best: tuple[str, Path | None] | None = None
+    device: str = "cpu"
 
     def encode(self) -> dict[str, Any]:
         best = self.best if self.best is not None else self.current
@@ -49,6 +50,7 @@ class Setting:
             "spec": encode_spec(self.spec),
             "judge_spec": asdict(self.judge_spec),
             "dtype": self.dtype,
+            "device": self.device,
             "holdouts": str(self.holdouts),
             "current": [self.current[0], str(self.current[1] or "")],
             "best": [best[0], str(best[1] or "")],
@@ -161,7 +163,9 @@ class JudgingProcess:
                     pass
 
     def _request(self, message: dict[str, Any]) -> dict[str, Any]:
-        """The child's answer; a child that failed is ended, so that the next request starts a fresh one."""
+        """The child's answer. A child that failed is ended, so that the next request starts a fresh one; one that
+        refused an adapter keeps its base: loading a large one takes minutes, and bad adapters are cheap to send.
+        """
         deadline = time.monotonic() + self.timeout_s
         try:
             child = self._start()
@@ -169,8 +173,9 @@ class JudgingProcess:
                 self._exchange(child, {"do": "open", "setting": self.setting.encode()}, deadline)
                 self._opened = self.setting
             return self._exchange(child, message, deadline) if message["do"] != "open" else {}
-        except JudgingFailed:
-            self.close()
+        except JudgingFailed as error:
+            if not error.is_warm:
+                self.close()
             raise
 
     def _start(self) -> "subprocess.Popen[bytes]":
@@ -178,7 +183,9 @@ class JudgingProcess:
             return self._child
         self.close()
         environment = make_environment(self.threads)
-        command = [sys.executable, "-m", "ml.judge_desk", str(self.threads), str(self.memory_bytes)]
+        # CUDA maps far more than it uses: a limit of the host's memory would stop it at once.
+        memory_bytes = self.memory_bytes if self.setting.device == "cpu" else 0
+        command = [sys.executable, "-m", "ml.judge_desk", str(self.threads), str(memory_bytes)]
         with open(self.log or os.devnull, "ab") as log:
             self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment, bufsize=0
@@ -197,7 +204,7 @@ class JudgingProcess:
             raise JudgingFailed("error", f"answer of {length} bytes exceeds {MAX_MESSAGE_BYTES}")
         answer: dict[str, Any] = json.loads(self._receive(child, length, deadline))
         if "failed" in answer:
-            raise JudgingFailed(answer["failed"], answer["detail"])
+            raise JudgingFailed(answer["failed"], answer["detail"], is_warm=answer["is_warm"])
         return answer
 
     def _receive(self, child: "subprocess.Popen[bytes]", size: int, deadline: float) -> bytes:

@@ -7,8 +7,8 @@ UTF-8 bytes of the targets only; the end token is a target of zero bytes; a bloc
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,18 @@ import numpy as np
 import torch
 
 from ml.adapter import Array
+from ml.carry import make_carrier
 from ml.data import Block
 from ml.figures import BlockLoss
-from ml.lora import fixed_a
+from ml.head_loss import choose_rows
 from ml.spec import AdapterSpec
 
 BATCH_BLOCKS = 4
 """Blocks per forward pass. Part of the measurement: another batch shape may move the last bits of a float sum."""
 CACHED_LOSSES = 20_000
 """Most (root, block) pairs remembered; the oldest goes first."""
-HEAD_ROWS = 128
-"""Target positions whose logits are held at once: 128 x 49,152 float32 are 25 MB."""
-SOFTMAX_ROWS = 8
-"""Rows of logits reduced at once: 1.6 MB of float32 stay in the cache (half the time of a cross entropy over all)."""
+GPU_BATCH_TOKENS = 2**14
+"""A GPU takes so many tokens at once: fewer leave it idle."""
 
 
 def count_token_bytes(tokenizer: Any) -> Array:
@@ -55,34 +54,31 @@ def count_token_bytes(tokenizer: Any) -> Array:
 
 
 class ScoringBase:
-    """A loaded base that scores blocks with any adapter merged in.
-
-    Weights are `(W0.float() + alpha / rank * B A)` cast to the judging dtype, always from the untouched W0: merging
-    and unmerging in place would round a bf16 base a little further each time.
-    """
+    """A loaded base that scores blocks with any adapter, one after another, without being loaded again."""
 
     def __init__(self, model: Any, token_bytes: Array, spec: AdapterSpec) -> None:
         self.model = model.eval().requires_grad_(False)
         self.spec = spec
         self.token_bytes = token_bytes
-        self._originals = {module: model.get_submodule(module).weight.clone() for module in spec.modules}
-        self._fixed = {module: _as_float_a(spec, module, in_features) for module, _, in_features in spec.shapes}
+        self._carrier = make_carrier(model, spec)
         self._cache: dict[tuple[str, Block], BlockLoss] = {}
 
     @classmethod
-    def load(cls, base_dir: Path, spec: AdapterSpec, dtype: str = "fp32") -> "ScoringBase":
-        """From a base's folder, in bf16 or fp32 on the CPU."""
+    def load(cls, base_dir: Path, spec: AdapterSpec, dtype: str = "fp32", device: str = "cpu") -> "ScoringBase":
+        """From a base's folder, in bf16, fp32 or nf4."""
         from transformers import AutoTokenizer
 
         from ml.base import load_base
 
         tokenizer = AutoTokenizer.from_pretrained(base_dir, trust_remote_code=False, local_files_only=True)
-        return cls(load_base(str(base_dir), dtype=dtype), count_token_bytes(tokenizer), spec)
+        return cls(load_base(str(base_dir), dtype, device), count_token_bytes(tokenizer), spec)
 
     def score(self, blocks: Sequence[Block], factors: Mapping[str, Array] | None = None) -> list[BlockLoss]:
         """Losses in the order of the blocks; `factors` are float32 B by module, None for the bare base."""
         with self.merged(factors or {}):
-            return [loss for at in range(0, len(blocks), BATCH_BLOCKS) for loss in self._score_batch(blocks, at)]
+            size = self._choose_batch(blocks)
+            starts = range(0, len(blocks), size)
+            return [loss for at in starts for loss in self._score_batch(blocks[at : at + size])]
 
     def score_domains(
         self, holdouts: Mapping[str, Sequence[Block]], factors: Mapping[str, Array] | None
@@ -103,33 +99,30 @@ class ScoringBase:
             self._cache.pop(next(iter(self._cache)))
         return losses
 
-    @contextmanager
-    def merged(self, factors: Mapping[str, Array]) -> Iterator[None]:
-        """While the block runs, the model's weights carry the adapter; afterwards they are the base's again."""
-        try:
-            for module, factor in sorted(factors.items()):
-                original = self._originals[module]
-                change = torch.as_tensor(factor, dtype=torch.float32, device=original.device) @ self._fixed[module]
-                merged = original.float() + self.spec.scale * change
-                self.model.get_submodule(module).weight.copy_(merged)
-            yield
-        finally:
-            for module in factors:
-                self.model.get_submodule(module).weight.copy_(self._originals[module])
+    def merged(self, factors: Mapping[str, Array]) -> AbstractContextManager[None]:
+        """While the block runs, the model carries the adapter; afterwards it is the base again (ml/carry.py)."""
+        return self._carrier.carrying(factors)
+
+    def _choose_batch(self, blocks: Sequence[Block]) -> int:
+        if self.model.device.type == "cpu" or not blocks:
+            return BATCH_BLOCKS
+        return max(BATCH_BLOCKS, GPU_BATCH_TOKENS // max(len(block.tokens) for block in blocks))
 
     @torch.inference_mode()
-    def _score_batch(self, blocks: Sequence[Block], start: int) -> list[BlockLoss]:
-        batch = [list(block.tokens) for block in blocks[start : start + BATCH_BLOCKS]]
+    def _score_batch(self, blocks: Sequence[Block]) -> list[BlockLoss]:
+        device = self.model.device
+        batch = [list(block.tokens) for block in blocks]
         longest = max(len(tokens) for tokens in batch)
         # Padding stands on the right: under the causal mask no real token sees it, and it is never a target.
-        padded = torch.tensor([tokens + [0] * (longest - len(tokens)) for tokens in batch])
+        padded = torch.tensor([tokens + [0] * (longest - len(tokens)) for tokens in batch]).to(device)
         hidden = self.model.get_decoder()(input_ids=padded, use_cache=False).last_hidden_state
         is_target = torch.arange(1, longest) < torch.tensor([[len(tokens)] for tokens in batch])
         nats = torch.zeros(is_target.shape, dtype=torch.float64)
-        nats[is_target] = self._compute_nats(hidden[:, :-1][is_target], padded[:, 1:][is_target])
+        chosen = is_target.to(device)
+        nats[is_target] = self._compute_nats(hidden[:, :-1][chosen], padded[:, 1:][chosen]).cpu()
         return [
             BlockLoss(
-                document=blocks[start + row].document,
+                document=blocks[row].document,
                 nats=math.fsum(nats[row].tolist()),
                 targets=max(0, len(tokens) - 1),
                 target_bytes=int(self.token_bytes[tokens[1:]].sum()),
@@ -140,16 +133,12 @@ class ScoringBase:
     def _compute_nats(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """(targets,) float64 from (targets, hidden): -log softmax of the float32 logits at the target."""
         head, nats = self.model.get_output_embeddings(), []
-        for at in range(0, len(targets), HEAD_ROWS):
-            logits, wanted = head(hidden[at : at + HEAD_ROWS]), targets[at : at + HEAD_ROWS, None]
-            for rows, own in zip(logits.split(SOFTMAX_ROWS), wanted.split(SOFTMAX_ROWS), strict=True):
+        head_rows, softmax_rows = choose_rows(hidden.device, head.weight.shape[0])
+        for at in range(0, len(targets), head_rows):
+            logits, wanted = head(hidden[at : at + head_rows]), targets[at : at + head_rows, None]
+            for rows, own in zip(logits.split(softmax_rows), wanted.split(softmax_rows), strict=True):
                 shifted = rows.float()
                 shifted -= shifted.amax(dim=-1, keepdim=True)
                 at_target = shifted.gather(1, own)[:, 0]
                 nats.append(shifted.exp_().sum(dim=-1).log_() - at_target)
         return torch.cat(nats).double()
-
-
-def _as_float_a(spec: AdapterSpec, module: str, in_features: int) -> torch.Tensor:
-    values, step_log2 = fixed_a(spec, module, in_features)
-    return torch.as_tensor(np.asarray(values).astype(np.float32) * np.float32(2.0**step_log2))

@@ -69,7 +69,7 @@ def run_trainer(
     Example: flockchain trainer run --task 1 --key alice --data notes.jsonl --base demo
     """
     signing_key = open_key(home, key, passphrase_file)
-    set_threads(threads)
+    set_threads(threads, base)
     from flockchain.workers.bonding import ensure_bond
     from flockchain.workers.learning import Machine, find_base, make_attacker, make_honest, read_data, split_for_ever
     from flockchain.workers.patience import wait_for_node
@@ -110,6 +110,10 @@ def run_voter(
     base: BaseOption,
     bond_uflk: BondOption = None,
     threads: ThreadsOption = 1,
+    device: DeviceOption = "cpu",
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="Default: the task's. nf4 where the base would not fit otherwise.")
+    ] = None,
     node: NodeOption = None,
     wait_s: WaitOption = 60,
     home: HomeOption = None,
@@ -121,7 +125,7 @@ def run_voter(
     Example: flockchain voter run --task 1 --key bob --holdout code=code.jsonl --holdout law=law.jsonl --base demo
     """
     signing_key = open_key(home, key, passphrase_file)
-    set_threads(threads)
+    set_threads(threads, base)
     from flockchain.workers.bonding import ensure_bond, make_holdout
     from flockchain.workers.learning import find_base, read_holdout
     from flockchain.workers.patience import wait_for_node
@@ -142,6 +146,8 @@ def run_voter(
             choose_blocks=blocks.draw,
             holdout_domains=blocks.domains,
             threads=threads,
+            device=device,
+            dtype=dtype,
             report=report,
         )
         _stop_on_signals(worker)
@@ -197,12 +203,17 @@ def _worker_folder(home: Path | None, key: str) -> Path:
     return folder
 
 
-def set_threads(threads: int) -> None:
-    """Before torch is imported: idle threads sleep instead of spinning, and take the cores they were given."""
+def set_threads(threads: int, base: str = "") -> None:
+    """Before torch is imported: idle threads sleep instead of spinning, and take the cores they were given.
+
+    The model hub is asked for a base that is named by its hub name, and for nothing else.
+    """
     import os
 
+    from ml.base import HUB_NAME
+
     os.environ.update(OMP_NUM_THREADS=str(threads), OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "0" if HUB_NAME.fullmatch(base) else "1")
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars of the libraries; ours are one line per event
 
 

@@ -43,15 +43,17 @@ class Voter(Participant):
         choose_blocks: ChooseBlocks,
         holdout_domains: Sequence[str],
         threads: int = 1,
+        device: str = "cpu",
+        dtype: str | None = None,
         make_meter: MakeMeter | None = None,
         report: Report = log_report,
     ) -> None:
-        """`make_meter` measures in the place of the judging process, which is then never started."""
+        """`dtype` None: the task's. `make_meter` measures in the place of the judging process, never started then."""
         super().__init__(client, key, task, folder, report)
         self.base_dir = base_dir
         self.choose_blocks = choose_blocks
         self.holdout_domains = tuple(holdout_domains)
-        self.threads = threads
+        self.threads, self.device, self.dtype = threads, device, dtype
         self.adapters = AdapterFolder(folder / "adapters", client)
         self.make_meter: MakeMeter = make_meter or self.meter
         self.attester = Attester(self, self.adapters, base_dir, self.make_meter)
@@ -180,10 +182,11 @@ class Voter(Participant):
             base_dir=model.base_dir,
             spec=model.spec,
             judge_spec=judge_spec,
-            dtype=model.precision,
+            dtype=self.dtype or model.precision,
             holdouts=path,
             current=(current, self._global_path(current)),
             best=(best, self._global_path(best)),
+            device=self.device,
         )
 
     def _global_path(self, root: str) -> Path | None:

@@ -425,9 +425,20 @@ def test_a_process_that_hangs_is_a_timeout(
     assert process.pid is None
 
 
-def test_a_file_that_is_gone_is_an_error_not_a_score(tmp_path: Path, process: JudgingProcess) -> None:
-    with pytest.raises(JudgingFailed, match="error: FileNotFoundError"):
-        process.measure(tmp_path / "absent", 10**6, 2)
+def test_a_bad_adapter_costs_an_answer_not_the_loaded_base(
+    tmp_path: Path, process: JudgingProcess, spec: AdapterSpec, helpful: Update
+) -> None:
+    """No file, no adapter, then a good one: one process answers all three."""
+    process.warm_up()
+    warm = process.pid
+    (tmp_path / "junk").write_bytes(b"\xff" * 100)
+    for name, sentence in (("absent", "error: FileNotFoundError"), ("junk", "error: malformed")):
+        with pytest.raises(JudgingFailed, match=sentence):
+            process.measure(tmp_path / name, 10**6, 2)
+    (item,) = submit(tmp_path, spec, {"aa": helpful})
+    assert item.path is not None
+    assert process.measure(item.path, 10**6, 2).tokens == 48 * 32
+    assert process.pid == warm
 
 
 def test_too_little_memory_is_out_of_memory(setting: Setting, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from ml.base import load_base
 from ml.data import Block
 from ml.factors import make_factors, make_global_factors
 from ml.figures import BlockLoss, compute_bits_per_byte, compute_loss_ubpb
@@ -153,3 +154,44 @@ def test_an_update_is_added_in_its_strength_of_use(spec: AdapterSpec) -> None:
 def test_no_bytes_are_refused() -> None:
     with pytest.raises(ValueError, match="no bytes to score"):
         compute_bits_per_byte([BlockLoss("d", 1.0, 1, 0)])
+
+
+@pytest.fixture(scope="module")
+def four_bit(tiny_dir: Path, spec: AdapterSpec) -> ScoringBase:
+    return ScoringBase.load(tiny_dir, spec, "nf4")
+
+
+def test_a_four_bit_base_carries_adapters_beside_its_weights(
+    four_bit: ScoringBase, tiny_dir: Path, spec: AdapterSpec, tiny_tokenizer: Any
+) -> None:
+    """The loss is that of the dequantised weights with the adapter merged in; without it, bit for bit the base's."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    blocks, factors = make_blocks(tiny_tokenizer), make_global_factors(make_global(spec, 1), spec)
+    assert factors is not None
+    bare, carried = four_bit.score(blocks), four_bit.score(blocks, factors)
+    merged = load_base(str(tiny_dir), "bf16")
+    with torch.no_grad():
+        for name, layer in four_bit.model.named_modules():
+            if hasattr(layer, "quant_state") or type(layer).__name__ == "Linear4bit":
+                weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+                merged.get_submodule(name).weight.copy_(weight)
+    expected = ScoringBase(merged, four_bit.token_bytes, spec).score(blocks, factors)
+    for one, other, base in zip(carried, expected, bare, strict=True):
+        assert one.nats == pytest.approx(other.nats, rel=5e-3)
+        assert abs(base.nats - other.nats) > 2 * abs(one.nats - other.nats)
+    assert four_bit.score(blocks) == bare
+
+
+def test_a_four_bit_base_changes_adapters_within_a_reference(
+    four_bit: ScoringBase, spec: AdapterSpec, tiny_tokenizer: Any
+) -> None:
+    """As screens do: one adapter inside another's block, the outer one back afterwards, the base after all."""
+    blocks = make_blocks(tiny_tokenizer)[:2]
+    one, other = (make_global_factors(make_global(spec, seed), spec) for seed in (1, 2))
+    assert one is not None
+    with four_bit.merged(one):
+        inside = four_bit.score(blocks, other)
+        again = four_bit.score(blocks)
+    assert inside == four_bit.score(blocks, other)
+    assert again == four_bit.score(blocks, one)
