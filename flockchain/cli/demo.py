@@ -19,6 +19,8 @@ def demo(
         str, typer.Option(help="What the poisoner sends: gradient_ascent, sign_flip, scaled_noise or corrupt_labels.")
     ] = "gradient_ascent",
     seed: Annotated[int, typer.Option(help="Deals the documents and orders the training data.")] = 0,
+    rounds: Annotated[int | None, typer.Option(help="Training rounds. Default: 3.", min=1, max=100)] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda, for trainers and judges.")] = "cpu",
     home: HomeOption = None,
     base_port: Annotated[int | None, typer.Option(help="First port of the network. Default: a free range.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the nodes running afterwards.")] = False,
@@ -41,7 +43,16 @@ def demo(
     if attack not in list_attacks():
         raise Refused("unknown-attack", f"no attack {attack!r}; there are: {', '.join(list_attacks())}")
     folder = home or Path(tempfile.mkdtemp(prefix="flockchain-demo-"))
-    options = Options(home=folder, size=model, attack=attack, seed=seed, keep=keep, base_port=base_port)
+    options = Options(
+        home=folder,
+        size=model,
+        attack=attack,
+        seed=seed,
+        keep=keep,
+        base_port=base_port,
+        rounds=rounds,
+        device=device,
+    )
     out = console(stderr=json)
     outcome = run_demo(options, Watcher(out))
     if json:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -54,6 +54,9 @@ class Options:
     seed: int = 0
     keep: bool = False
     base_port: int | None = None
+    rounds: int | None = None
+    """None: as many as the size says."""
+    device: str = "cpu"
     timeout_s: float = 1_800.0
 
 
@@ -84,6 +87,8 @@ def run_demo(options: Options, watcher: Watcher) -> Outcome:
     """The main job from nothing. Nodes and workers are stopped at the end, whatever happens, unless `keep`."""
     began = time.monotonic()
     size = SIZES[options.size]
+    if options.rounds is not None:
+        size = replace(size, rounds=options.rounds)
     if options.home.exists() and any(options.home.iterdir()):
         raise Refused("home-exists", f"{options.home} is not empty: choose another --home or delete it")
     watcher.say(f"{size.name}: preparing the base (converted once)")
@@ -125,13 +130,16 @@ def _workers(devnet: Devnet, size: Size, data: DataFiles, task: int, options: Op
     started: dict[str, Worker] = {}
     try:
         for name, path in data.trainers.items():
-            attack = ["--attack", options.attack] if name == POISONER else []
+            rest = ["--attack", options.attack] if name == POISONER else []
+            rest += ["--device", options.device]
             started[name] = _start_worker(
-                devnet, size, task, name, ["trainer", "run", "--data", str(path), "--seed", str(options.seed), *attack]
+                devnet, size, task, name, ["trainer", "run", "--data", str(path), "--seed", str(options.seed), *rest]
             )
         for name, by_domain in data.judges.items():
             holdouts = [part for d, path in by_domain.items() for part in ("--holdout", f"{d}={path}")]
-            started[name] = _start_worker(devnet, size, task, name, ["voter", "run", *holdouts])
+            started[name] = _start_worker(
+                devnet, size, task, name, ["voter", "run", "--device", options.device, *holdouts]
+            )
         yield started
     finally:
         for worker in started.values():
