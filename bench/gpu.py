@@ -77,9 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shapes", default="1B-shaped,8B-shaped,70B-shaped", help=", ".join(SHAPES))
     parser.add_argument("--stages", default=",".join(STAGES), help=", ".join(STAGES))
     parser.add_argument("--budget-s", type=float, default=560.0)
+    parser.add_argument("--bf16", action="store_true", help="as on a machine without bitsandbytes")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "gpu.json")
     options = parser.parse_args(arguments)
-    four_bit = importlib.util.find_spec("bitsandbytes") is not None
+    four_bit = importlib.util.find_spec("bitsandbytes") is not None and not options.bf16
     deadline = time.monotonic() + options.budget_s
     run = Run(options.device, options.shapes.split(","), options.out, deadline, four_bit, [], {})
     for name in options.stages.split(","):

@@ -224,7 +224,8 @@ def _make_key(
     global_adapter: Mapping[str, Any] | None,
 ) -> str:
     """Everything that decides the bytes of the rest of the steps."""
-    machine = [torch.__version__, base.device.type, str(base.dtype), torch.get_num_threads(), team.size, loss_sign]
+    device = team.device or base.device  # a sharded base is nowhere as a whole
+    machine = [torch.__version__, device.type, str(base.dtype), torch.get_num_threads(), team.size, loss_sign]
     start = [np.ascontiguousarray(global_adapter[name]).tobytes() for name in spec.modules] if global_adapter else []
     text = [[int(token) for token in block.tokens] for block in blocks]
     values = [encode_spec(spec), asdict(train_spec), asdict(setup)]

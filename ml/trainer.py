@@ -75,7 +75,8 @@ class Trainer:
     ) -> None:
         if self.setup.gradient_checkpointing:
             set_gradient_checkpointing(self.base, False)
-        detach(self._wrapped)
+        if not self.team.shard:  # a sharded base is of no use to anyone afterwards
+            detach(self._wrapped)
 
     @property
     def device(self) -> torch.device:
