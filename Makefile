@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH_VERSION := 2.13.0
 
-.PHONY: setup demo test check sim bench docs clean
+.PHONY: setup demo test check sim oracles bench docs clean
 
 setup: $(VENV)/.ready
 
@@ -39,6 +39,11 @@ check: setup
 
 sim: setup
 	$(BIN)/python -m tests.long_forms
+
+oracles: setup
+	$(BIN)/pip install -q -c constraints.txt -e '.[oracles]'
+	$(BIN)/pip install -q --no-deps -c constraints.txt flwr
+	FLWR_TELEMETRY_ENABLED=0 $(BIN)/python -m pytest -q tests/ml/test_oracles.py
 
 bench: setup
 	$(BIN)/python -m bench
