@@ -14,6 +14,7 @@ from flockchain.cli import (
     genesis,
     init,
     keys,
+    lab,
     learn,
     light,
     plan,
@@ -46,6 +47,7 @@ app.add_typer(learn.adapter, name="adapter")
 app.add_typer(workers.trainer, name="trainer")
 app.add_typer(workers.voter, name="voter")
 app.add_typer(snapshot.app, name="snapshot")
+app.add_typer(lab.app, name="lab")
 app.command()(demo.demo)
 app.command()(query.status)
 app.command()(init.init)
