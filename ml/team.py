@@ -53,7 +53,7 @@ class AccelerateTeam(Team):
         if not self.shard:
             return model
         plugin = self.accelerator.state.fsdp_plugin
-        plugin.auto_wrap_policy = _make_wrap_policy(model)
+        plugin.auto_wrap_policy = make_wrap_policy(model)
         prepared: torch.nn.Module = self.accelerator.prepare_model(model)
         return prepared
 
@@ -81,7 +81,7 @@ def make_accelerator(*, cpu: bool, shard: bool) -> Any:
     return Accelerator(cpu=cpu, fsdp_plugin=plugin)
 
 
-def _make_wrap_policy(model: Any) -> Any:
+def make_wrap_policy(model: Any) -> Any:
     """Each decoder layer is one unit."""
     from functools import partial
 
