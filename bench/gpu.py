@@ -260,7 +260,7 @@ def measure_judge(run: Run) -> None:
 
 
 def measure_aggregate(run: Run) -> None:
-    """Ten adapters of the largest shape, as files: mean with a norm clip, and the median."""
+    """Ten adapters of the largest shape, as files: mean with a norm clip, and the coordinate-wise median."""
     import numpy as np
 
     from ml.adapter import make_update_manifest, read_update, write_update
@@ -277,7 +277,7 @@ def measure_aggregate(run: Run) -> None:
             manifest = make_update_manifest(spec, task=1, round=1, trainer=str(number), base_root="")
             write_update(path, update, manifest)
         size = paths[0].stat().st_size
-        for rule in ("mean_norm_clip", "median"):
+        for rule in ("mean_norm_clip", "coordinate_median"):
             began = time.perf_counter()
             aggregate(rule, {path.name: read_update(path, spec)[0] for path in paths}, spec)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

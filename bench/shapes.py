@@ -68,7 +68,7 @@ def build_shaped(name: str, device: str, *, four_bit: bool) -> Any:
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
     generator = torch.Generator(device).manual_seed(0)
-    model.model.rotary_emb = LlamaRotaryEmbedding(config, device=device)
+    model.model.rotary_emb = LlamaRotaryEmbedding(config).to(device)
     for path, layer in list(model.named_modules()):
         if isinstance(layer, nn.Linear) and path != "lm_head":
             weight = _draw(layer.weight.shape, device, generator)

@@ -29,7 +29,7 @@ def test_every_stage_records_beside_what_was_there(tmp_path: Path) -> None:
         assert trained["peer"]["ratio"] > 0
         assert trained["notes"]["format"] == "nf4, double quantisation"
     assert notes["memory/tiny-shaped/b_bytes"] == 4 * 16 * 2 * (3 * 64 + 2 * 32 + 2 * 128)
-    assert {"aggregate_s/mean_norm_clip/10xtiny-shaped", "aggregate_s/median/10xtiny-shaped"} <= first.keys()
+    assert {"aggregate_s/mean_norm_clip/10xtiny-shaped", "aggregate_s/coordinate_median/10xtiny-shaped"} <= first.keys()
     second, notes = run(tmp_path / "gpu.json", "--stages", "machine,judge,nonsense", "--bf16")
     assert second.keys() == first.keys() | {"score_tokens_per_s/tiny-shaped"}
     assert notes["4 bit"].startswith("skipped")
