@@ -45,7 +45,7 @@ def compare_judges(model: str, device: str, dtype: str = "bf16") -> list[Result]
 
 def _prepare(model: str) -> tuple[Any, ...]:
     from ml.base import base_hash, load_tokenizer, prepare_base
-    from ml.data import make_blocks
+    from ml.data import Holdout, make_blocks
     from ml.domains import read_domain
     from ml.spec import JudgeSpec, make_spec
     from ml.train import compute_update_step_log2
@@ -62,10 +62,10 @@ def _prepare(model: str) -> tuple[Any, ...]:
     )
     tokenizer = load_tokenizer(model)
     documents = {domain: read_domain(domain) for domain in ("code", "medicine")}
-    train = {domain: make_blocks(found[:60], tokenizer, LENGTH) for domain, found in documents.items()}
-    holdouts = {
-        domain: make_blocks(found[60:], tokenizer, LENGTH)[:JUDGES_BLOCKS] for domain, found in documents.items()
-    }
+    train = {domain: make_blocks(found[: len(found) // 2], tokenizer, LENGTH) for domain, found in documents.items()}
+    rest = {domain: found[len(found) // 2 :] for domain, found in documents.items()}
+    holdout = Holdout.from_documents(rest, tokenizer, LENGTH)
+    holdouts = {domain: holdout.draw(domain, b"verdicts", JUDGES_BLOCKS) for domain in rest}
     judge_spec = JudgeSpec(min_blocks=10, min_documents=4, block_tokens=LENGTH, judge_tokens=LENGTH * JUDGES_BLOCKS)
     return folder, spec, train, holdouts, judge_spec
 
