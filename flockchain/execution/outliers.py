@@ -1,9 +1,9 @@
-"""Which judges gave figures that lie outside the published distance of their peers. Pure.
+"""How far each judge's figures lie from its peers', and which lie outside the published distance. Pure.
 
 A judge is never penalised for being in the minority, only for being far from everyone: otherwise herding pays.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from flockchain.execution.draw import Judge
@@ -18,8 +18,8 @@ FEWEST_JUDGES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Outlier:
-    """One judge's figure that is farthest beyond its limit."""
+class Distance:
+    """One judge's figure, the median of its peers, and how far apart they may be."""
 
     judge: bytes
     root: bytes
@@ -29,8 +29,12 @@ class Outlier:
     limit_ppm: int
 
     @property
+    def distance_ppm(self) -> int:
+        return abs(self.change_ppm - self.median_ppm)
+
+    @property
     def excess_ppm(self) -> int:
-        return abs(self.change_ppm - self.median_ppm) - self.limit_ppm
+        return self.distance_ppm - self.limit_ppm
 
 
 def compute_outliers(
@@ -38,14 +42,28 @@ def compute_outliers(
     judges: Sequence[Judge],
     assignments: Sequence[Assignment],
     ballots: Mapping[bytes, Sequence[AdapterFigures]],
-) -> tuple[Outlier, ...]:
-    """At most one per judge, the worst, sorted by judge.
+) -> tuple[Distance, ...]:
+    """Figures beyond their limit: at most one per judge, the worst, sorted by judge."""
+    worst: dict[bytes, Distance] = {}
+    for found in iterate_distances(spec, judges, assignments, ballots):
+        known = worst.get(found.judge)
+        if found.excess_ppm > (known.excess_ppm if known else 0):
+            worst[found.judge] = found
+    return tuple(worst[judge] for judge in sorted(worst))
 
-    A figure is an outlier when it differs from the seats' lower median (at least three judges, itself included) by
-    more than the task's distance, more than six standard errors (the larger of its own and the median's), and more
-    than three quarters of the median itself: private holdouts agree on the sign of a large effect, not on its size.
+
+def iterate_distances(
+    spec: TaskSpec,
+    judges: Sequence[Judge],
+    assignments: Sequence[Assignment],
+    ballots: Mapping[bytes, Sequence[AdapterFigures]],
+) -> Iterator[Distance]:
+    """Every figure that has peers: at least three judges, itself included, gave one of that adapter and domain.
+
+    The distance is to the seats' lower median. Its limit is the task's distance, six standard errors (the larger of
+    the judge's own and the median one) or three quarters of the median itself, whichever is most: private holdouts
+    agree on the sign of a large effect, not on its size.
     """
-    worst: dict[bytes, Outlier] = {}
     for root, panel in make_panels(judges, assignments, ballots).items():
         for domain in range(len(spec.domains)):
             figures = panel.get_figures(domain)
@@ -59,8 +77,4 @@ def compute_outliers(
                     SE_MULTIPLE * max(figure.se_ppm, median_se),
                     3 * abs(median) // 4,
                 )
-                found = Outlier(judge.address, root, domain, figure.change_ppm, median, limit)
-                known = worst.get(judge.address)
-                if found.excess_ppm > (known.excess_ppm if known else 0):
-                    worst[judge.address] = found
-    return tuple(worst[judge] for judge in sorted(worst))
+                yield Distance(judge.address, root, domain, figure.change_ppm, median, limit)

@@ -1,16 +1,25 @@
 """Paying a settled round and closing it: rewards out of the pool, receipts, then the next round or the refund."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from flockchain.execution.balances import increase_balance
 from flockchain.execution.candidate import Claim, get_claim, get_gains
+from flockchain.execution.closeness import compute_closeness
 from flockchain.execution.context import Context
 from flockchain.execution.delegation import get_pool, give_delegators_part
+from flockchain.execution.draw import Judge
 from flockchain.execution.figures import clip_text
 from flockchain.execution.lots import sum_after
-from flockchain.execution.rewards import Rewards, compute_flalliance_shares, compute_merit_shares, compute_rewards
+from flockchain.execution.rewards import (
+    Rewards,
+    compute_arena_shares,
+    compute_flalliance_shares,
+    compute_merit_shares,
+    compute_rewards,
+)
 from flockchain.execution.rounds import (
     get_accepted,
     get_attestations,
@@ -21,7 +30,7 @@ from flockchain.execution.rounds import (
 )
 from flockchain.execution.staking import get_stake, make_task_target
 from flockchain.execution.state import State
-from flockchain.types.rows import Draw, OpenTask, Task, TaskStatus, TrainingRound
+from flockchain.types.rows import Draw, OpenTask, Task, TaskStatus, TrainingRound, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +55,35 @@ def find_payees(state: State, task: Task, training_round: TrainingRound, *, sett
         worked &= {attester for attester, body in attestations.items() if get_claim(body) == claim}
     paid = [judge for judge in judges if judge.address in worked]
     accepted = [verdict for verdict in training_round.verdicts if verdict.outcome == "accept"] if settles else []
-    if not accepted:
-        shares: tuple[int, ...] = ()
-    elif task.spec.rewards.rule == "merit":
-        shares = compute_merit_shares([v.root for v in accepted], get_gains(judges, attestations, claim))
+    if task.spec.rewards.rule == "flalliance":
+        shares = _compute_bond_shares(state, training_round, accepted)
     else:
-        draw = state.get(Draw, task.id, training_round.number, "trainer")
-        bonds = {candidate.address: candidate.bond_uflk for candidate in draw.candidates}
-        shares = compute_flalliance_shares([bonds[verdict.trainer] for verdict in accepted])
+        shares = compute_merit_shares([v.root for v in accepted], get_gains(judges, attestations, claim))
+        shares = compute_arena_shares(shares) if task.spec.rewards.rule == "arena" else shares
     return Payees(
         tuple(verdict.trainer for verdict in accepted),
         shares,
         tuple(judge.address for judge in paid),
-        tuple(judge.seats for judge in paid),
+        _compute_committee_shares(state, task, training_round, judges, paid),
     )
+
+
+def _compute_bond_shares(state: State, training_round: TrainingRound, accepted: Sequence[Verdict]) -> tuple[int, ...]:
+    if not accepted:
+        return ()
+    draw = state.get(Draw, training_round.task, training_round.number, "trainer")
+    bonds = {candidate.address: candidate.bond_uflk for candidate in draw.candidates}
+    return compute_flalliance_shares([bonds[verdict.trainer] for verdict in accepted])
+
+
+def _compute_committee_shares(
+    state: State, task: Task, training_round: TrainingRound, judges: Sequence[Judge], paid: Sequence[Judge]
+) -> tuple[int, ...]:
+    """By seats; under rule `arena` by seats times closeness to the committee's consensus."""
+    if task.spec.rewards.rule != "arena":
+        return tuple(judge.seats for judge in paid)
+    closeness = compute_closeness(task.spec, judges, training_round.assignments, get_ballots(state, training_round))
+    return tuple(judge.seats * closeness[judge.address] for judge in paid)
 
 
 def compute_round_rewards(task: Task, training_round: TrainingRound, payees: Payees, pool_uflk: int) -> Rewards:

@@ -1,7 +1,8 @@
 """Reward rules as pure functions: integers in, integers out, conserved to the unit; what does not divide stays.
 
 `flalliance`: FLock's public white paper, in proportion to stake among the good. `merit`: in proportion to what an
-adapter adds to the candidate, so that specialists are paid and redundant copies are not.
+adapter adds to the candidate, so that specialists are paid and redundant copies are not. `arena`: FLock's rank rewards,
+in the order of that merit; its committee is paid by distance to consensus (`closeness.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,8 +35,8 @@ def compute_rewards(
 ) -> Rewards:
     """Split one round's reward, `pool // rounds_left`, by whole shares; `rounds_left` counts this round.
 
-    `trainer_shares` come from `compute_flalliance_shares` or `compute_merit_shares` and are empty when nothing was
-    aggregated; `committee_shares` are seats. A side whose shares are all zero is not paid.
+    `trainer_shares` come from the rule's function below and are empty when nothing was aggregated; `committee_shares`
+    are seats, or seats times closeness. A side whose shares are all zero is not paid.
     """
     assert rounds_left >= 1
     assert 0 <= committee_ppm <= PPM
@@ -70,3 +71,25 @@ def compute_merit_shares(roots: Sequence[bytes], gains: Mapping[tuple[bytes, int
     for (root, _), seat_gains in sorted(gains.items()):
         shares[root] += max(0, compute_lower_median(seat_gains))
     return tuple(shares[root] for root in roots)
+
+
+RANK_DECAY_NUMERATOR, RANK_DECAY_DENOMINATOR = 17, 20
+"""q = 0.85: each rank earns so much of the one before (FLock's public white paper)."""
+FIRST_RANK = 10**12
+
+
+def compute_arena_shares(merits: Sequence[int]) -> tuple[int, ...]:
+    """Rank k of m earns `(1 - q) / (1 - q^m) * q^(k - 1)`: the shares are `q^(k - 1)`, and `split_uflk` divides by
+    their sum. `merits` are those of `compute_merit_shares`.
+
+    Equal merits share what their ranks earn together, so that no order of roots decides. Without merit: no rank.
+    """
+    decays = [FIRST_RANK]
+    while len(decays) < len(merits):
+        decays.append(decays[-1] * RANK_DECAY_NUMERATOR // RANK_DECAY_DENOMINATOR)
+    ranked = sorted((merit for merit in merits if merit > 0), reverse=True)
+    shares = {0: 0}
+    for merit in set(ranked):
+        first, count = ranked.index(merit), ranked.count(merit)
+        shares[merit] = sum(decays[first : first + count]) // count
+    return tuple(shares[max(0, merit)] for merit in merits)

@@ -25,7 +25,7 @@ BUILT_AGGREGATORS = (
     "trimmed_mean",
 )
 """What the learners of this version can run; a test holds them equal to what `ml` has built."""
-RewardRule = Literal["flalliance", "merit"]
+RewardRule = Literal["flalliance", "merit", "arena"]
 Status = Literal["scored", "unavailable", "malformed", "copy", "abstain"]
 """What a committee member says of one adapter: measured; bytes not to be had; refused at ingress (with a
 reason); a near-copy of another; could not be measured (out of memory, crash, timeout: never a score)."""
@@ -176,7 +176,7 @@ class Coefficient(Canonical, frozen=True):
 
 
 class Gain(Canonical, frozen=True):
-    """Leave-one-out gain of one adapter on the candidate, per domain, in ppm of the loss (for rule `merit`)."""
+    """Leave-one-out gain of one adapter on the candidate, per domain, in ppm of the loss (rules `merit`, `arena`)."""
 
     root: Hash
     domain: UInt

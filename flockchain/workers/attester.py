@@ -125,7 +125,7 @@ class Attester:
     def _measure(
         self, task: Json, round_: Json, model: Model, made: MadeCandidate, meter: judge.Meter
     ) -> tuple[tuple[CandidateFigure, ...], tuple[Gain, ...]]:
-        """Figures of the candidate on our holdout, and, under rule `merit`, what each adapter adds to it.
+        """Figures of the candidate on our holdout, and, under rules `merit` and `arena`, what each adapter adds.
 
         A failure to measure leaves the figures out: the root stands by itself, and no score is invented.
         """
@@ -133,7 +133,7 @@ class Attester:
         gains: list[Gain] = []
         try:
             figures = tuple(_encode_figure(figure, model) for figure in meter.judge_candidate(path))
-            if task["spec"]["rewards"]["rule"] == "merit":
+            if task["spec"]["rewards"]["rule"] in ("merit", "arena"):
                 for root in sorted(made.coefficients_ppm):
                     gains.extend(self._measure_gain(task, round_, model, made, meter, root))
         except judge.JudgingFailed as failure:

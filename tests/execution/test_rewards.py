@@ -5,6 +5,7 @@ import random
 import pytest
 
 from flockchain.execution.rewards import (
+    compute_arena_shares,
     compute_flalliance_shares,
     compute_merit_shares,
     compute_rewards,
@@ -41,6 +42,29 @@ def test_merit_pays_the_specialist_and_not_the_redundant_copy() -> None:
     )
     assert rewards.trainers_uflk == (1_000_000, 200_000, 0)
     assert rewards.committee_uflk == (0,)
+
+
+def test_arena_pays_by_rank() -> None:
+    """q = 0.85 and three ranks: 38.87 %, 33.04 %, 28.09 %, whatever the distance between their merits."""
+    assert split_uflk(1_000_000, compute_arena_shares([7, 900_000, 8])) == (280_855, 388_726, 330_417)
+
+
+def test_arena_ranks_no_adapter_without_merit() -> None:
+    assert split_uflk(1_000_000, compute_arena_shares([0, 5, -3])) == (0, 1_000_000, 0)
+    assert compute_arena_shares([0, 0]) == (0, 0)
+    assert compute_arena_shares([]) == ()
+
+
+def test_equal_merits_share_what_their_ranks_earn() -> None:
+    """Ranks 2 and 3 of three earn 330,417 + 280,855 together."""
+    assert split_uflk(1_000_000, compute_arena_shares([4, 9, 4])) == (305_636, 388_726, 305_636)
+
+
+def test_a_thousand_ranks_sum_to_the_geometric_series() -> None:
+    shares = compute_arena_shares(range(1, 1_001))
+    assert shares[-1] == 10**12
+    assert shares[0] == 0
+    assert abs(sum(shares) - 10**12 * 20 // 3) < 1_000
 
 
 def test_a_merit_without_any_gain_pays_nobody() -> None:

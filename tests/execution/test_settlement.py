@@ -125,6 +125,31 @@ def test_merit_pays_by_leave_one_out_gains() -> None:
     assert rewards[others[1]] == rewards[others[2]] == 0
 
 
+def test_arena_pays_by_the_rank_of_the_gains() -> None:
+    """Two of four adapters add something, the better one a thousand times more: 20 parts to 17."""
+    story = at_aggregate(spec=make_spec(rewards=RewardSpec(rule="arena", committee_ppm=0), rounds=1))
+    roots = [verdict.root for verdict in story.round.verdicts]
+    gains = (*(Gain(roots[0], domain, 7) for domain in range(3)), Gain(roots[1], 1, 21_000))
+    story.attest(gains=gains)
+    rewards = {verdict.root: verdict.reward_uflk for verdict in story.last_round.verdicts}
+    assert [rewards[root] for root in roots] == [POOL_UFLK * 17 // 37, POOL_UFLK * 20 // 37, 0, 0]
+
+
+def test_repeated_offences_cost_more_until_the_bond_is_out() -> None:
+    """Golden: 10 % of 100 FLK, 20 % of what is left, 30 %, 40 %, 50 % (the cap), again; below 10 FLK it is out."""
+    story = Story(trainers=3, spec=make_spec(rounds=8, trainers_max=3))
+    flk = []
+    for _ in range(7):
+        story.wait_draw()
+        if "trainer0" not in story.drawn_trainers():
+            break
+        story.play_round(bad=("trainer0",))
+        flk.append(story.bond("trainer0") / UFLK_PER_FLK)
+    assert flk == [90, 72, 50.4, 30.24, 15.12, 7.56]
+    assert [r.facts[0].value for r in story.slashes("trainer0")] == [10**5 * n for n in (1, 2, 3, 4, 5, 5)]
+    assert all(story.bond(name) == BOND_UFLK for name in ("trainer1", "trainer2"))
+
+
 def test_flalliance_pays_by_the_bond_at_the_draw() -> None:
     story = Story(enroll=False)
     story.must("trainer0", story.stake_body("trainer0", 3 * BOND_UFLK))
@@ -218,7 +243,7 @@ def test_slashes_go_to_the_community_and_never_to_the_refunded_pool() -> None:
 def test_money_is_conserved_over_random_histories(seed: int) -> None:
     """Random silence and poison; `Story` asserts after each block that no money appeared or vanished."""
     rng = random.Random(seed)
-    story = Story(spec=make_spec(rounds=4, rewards=RewardSpec(rule=rng.choice(("merit", "flalliance")))))
+    story = Story(spec=make_spec(rounds=4, rewards=RewardSpec(rule=rng.choice(("merit", "flalliance", "arena")))))
     for _ in range(400):
         if story.task.status != "open":
             break
