@@ -18,6 +18,7 @@ from api.routes import (
     blocks,
     changes,
     events,
+    finals,
     light,
     node,
     pages,
@@ -36,7 +37,7 @@ from flockchain.store.blob_store import BlobStore
 from flockchain.store.reader import Reader
 
 _ROUTES = (
-    *(status, blocks, light, txs, accounts, validators, stakes, tasks, rounds),
+    *(status, blocks, light, txs, accounts, validators, stakes, tasks, rounds, finals),
     *(adapters, receipts, params, changes, node, events, pages, metrics),
 )
 

@@ -16,7 +16,7 @@ from api.errors import NotFound
 from api.json import Json, render
 from api.services import HashPath, Services, parse_hash, services
 from flockchain.errors import Malformed, Refused
-from flockchain.types.rows import Adapter, TrainingRound
+from flockchain.types.rows import Adapter, FinalSet, TrainingRound
 
 router = APIRouter(prefix="/v1/adapters", tags=["learning"])
 
@@ -89,15 +89,21 @@ async def _write(to: Services, root: bytes, offset: int, pending: bytearray) -> 
     return offset + len(data)
 
 
-def _find(to: Services, root: bytes) -> tuple[Adapter, TrainingRound | None]:
+def _find(to: Services, root: bytes) -> tuple[Adapter, TrainingRound | FinalSet | None]:
     with to.reader.snapshot() as chain:
         adapter = chain.find(Adapter, root)
         if adapter is None:
             raise NotFound(f"no transaction has recorded an adapter with root {root.hex()}")
+        if adapter.kind == "final":
+            return adapter, chain.find(FinalSet, adapter.task)
         return adapter, chain.find(TrainingRound, adapter.task, adapter.round)
 
 
-def _check_published(adapter: Adapter, row: TrainingRound | None) -> None:
+def _check_published(adapter: Adapter, row: TrainingRound | FinalSet | None) -> None:
+    if adapter.kind == "final" and row is not None and row.phase in ("hidden", "reveal"):
+        raise Refused(
+            "not-published", f"the final set of task {adapter.task} is hidden until its creator sends `reveal-final`"
+        )
     if adapter.kind == "update" and row is not None and row.phase in _PRIVATE_PHASES:
         raise Refused(
             "not-published",

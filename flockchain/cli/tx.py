@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from flockchain.chunks import compute_file_root
 from flockchain.cli.changes import make_approve_change, make_propose_change
 from flockchain.cli.fields import read_address, read_hash
+from flockchain.cli.finals import make_commit_final, make_judge_final, make_reveal_final
 from flockchain.cli.sending import MakeBody, Once, Sender, add_command
 from flockchain.cli.structs import read_struct
 from flockchain.cli.validators import find_delegate, find_validator, make_task_holdouts, make_validator_bond
@@ -296,7 +297,9 @@ _PAID: dict[str, MakeBody] = {
     unjail.KIND: make_unjail,
     claim_rewards.KIND: make_claim_rewards,
     edit_validator.KIND: make_edit_validator,
+    "commit-final": make_commit_final,
     create_task.KIND: make_create_task,
+    "reveal-final": make_reveal_final,
     fund_task.KIND: make_fund_task,
     leave_task.KIND: make_leave_task,
     propose_change.KIND: make_propose_change,
@@ -307,6 +310,7 @@ _FREE_WHERE_DUE: dict[str, MakeBody] = {
     confirm_fetched.KIND: make_confirm_fetched,
     vote.KIND: make_vote,
     attest_aggregate.KIND: make_attest_aggregate,
+    "judge-final": make_judge_final,
     slash.KIND: make_slash,
 }
 for _kind, _make in (*_PAID.items(), *_FREE_WHERE_DUE.items()):

@@ -10,6 +10,8 @@ import msgspec
 from flockchain.execution.candidate import compute_agreement, find_objection
 from flockchain.execution.draw import compute_assignments, compute_draw
 from flockchain.execution.epochs import get_task_params
+from flockchain.execution.final import get_final_entries, get_final_judges, get_final_round
+from flockchain.execution.final_verdict import compute_final_outcome
 from flockchain.execution.payout import compute_round_rewards, find_payees
 from flockchain.execution.rounds import (
     get_accepted,
@@ -21,7 +23,7 @@ from flockchain.execution.rounds import (
 )
 from flockchain.execution.state import State
 from flockchain.execution.verdict import compute_published, compute_verdicts, limit_assignments
-from flockchain.types.rows import Draw, Task, TrainingRound, Verdict
+from flockchain.types.rows import Draw, FinalSet, Task, TrainingRound, Verdict
 
 
 def find_round_problems(state: State, task: Task, training_round: TrainingRound, pool_uflk: int) -> list[str]:
@@ -35,6 +37,19 @@ def find_round_problems(state: State, task: Task, training_round: TrainingRound,
         *_check_judging(state, task, training_round),
         *_check_candidate(state, task, training_round, pool_uflk),
     ]
+
+
+def find_final_problems(state: State, task: Task, final: FinalSet) -> list[str]:
+    """What in the end of the task's hidden final set does not follow from what its judges said; empty: nothing."""
+    assert final.phase == "closed"
+    draw = state.find(Draw, task.id, get_final_round(task), "voter")
+    if draw is None:
+        return [] if final.outcome in ("withheld", "undecided") else [f"{final.outcome} without judges"]
+    if not draw.beacon:
+        return [f"{final.outcome} before its judges were drawn"]
+    judges, entries = get_final_judges(state, task), get_final_entries(state, task)
+    outcome, reason = compute_final_outcome(task.spec, judges, entries)
+    return [] if outcome == final.outcome else [f"the judges' figures say {outcome}: {reason}"]
 
 
 def _check_draws(state: State, task: Task, training_round: TrainingRound) -> Iterator[str]:

@@ -12,6 +12,7 @@ from flockchain.types.rows import (
     Chain,
     Delegation,
     DelegationPool,
+    FinalSet,
     RecentBlock,
     Row,
     Stake,
@@ -20,6 +21,7 @@ from flockchain.types.rows import (
     UnbondingRef,
     ValidatorRow,
     ValidatorSet,
+    Vesting,
 )
 
 _MONEY: dict[type, Callable[[Any], tuple[int, ...]]] = {
@@ -30,6 +32,8 @@ _MONEY: dict[type, Callable[[Any], tuple[int, ...]]] = {
     ValidatorRow: lambda row: (row.income_uflk,),
     RecentBlock: lambda row: tuple(signer.income_uflk for signer in row.absent),
     Task: lambda row: (row.pool_uflk, row.deposit_uflk),
+    FinalSet: lambda row: (row.pay_uflk,),
+    Vesting: lambda row: (row.amount_uflk,),
     Chain: lambda row: (row.community_pool_uflk, row.fee_pool_uflk),
 }
 """Every place where money can be. A validator's `bond_uflk` and `delegated_uflk` repeat what others of these hold."""
@@ -64,6 +68,7 @@ def assert_all(state: State) -> None:
     assert total == chain.supply_uflk, f"rows hold {total} uflk, the supply is {chain.supply_uflk} uflk"
     assert_bonds(state)
     assert_pools(state)
+    assert_vestings(state)
     _assert_newest_set(state, chain)
     epoch = find_epoch(state)
     assert epoch is None or epoch.params == chain.params, "the newest epoch has other parameters than the chain"
@@ -114,6 +119,17 @@ def assert_pools(state: State) -> None:
     for validator in state.iterate(ValidatorRow):
         inside = delegated.get(f"validator:{validator.address.hex()}", 0)
         assert inside == validator.delegated_uflk, f"a pool of {inside} uflk, validator row says otherwise"
+
+
+def assert_vestings(state: State) -> None:
+    """Rewards wait only for a final set that was not judged, and all that ever did are there."""
+    waiting: dict[int, int] = {}
+    for row in state.iterate(Vesting):
+        waiting[row.task] = waiting.get(row.task, 0) + row.amount_uflk
+    for final in state.iterate(FinalSet):
+        expected = 0 if final.phase == "closed" else final.vested_uflk
+        assert waiting.pop(final.task, 0) == expected, f"task {final.task} vested {expected} uflk"
+    assert not waiting, "a reward waits without a final set"
 
 
 def _assert_newest_set(state: State, chain: Chain) -> None:

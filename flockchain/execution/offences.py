@@ -23,6 +23,25 @@ def penalise(
     chain's cap; returns the uflk taken. It reaches the stake that was frozen for the draw, delegations included.
     What falls below the minimum bond is not drawn again.
     """
+    as_of_height = get_freeze_height(context.state, training_round, owner)
+    return penalise_as_of(
+        context, task, training_round.number, as_of_height, owner, base_ppm, reason, evidence=evidence, **facts
+    )
+
+
+def penalise_as_of(
+    context: Context,
+    task: Task,
+    number: int,
+    as_of_height: int,
+    owner: bytes,
+    base_ppm: int,
+    reason: str,
+    *,
+    evidence: bytes = b"",
+    **facts: int,
+) -> int:
+    """As `penalise`, for the stake at the end of block `as_of_height`; `number` is the round's."""
     target = make_task_target(task.id)
     stake = get_stake(context.state, owner, target)
     if base_ppm == 0:
@@ -37,9 +56,9 @@ def penalise(
         reason=reason,
         reporter=None,
         evidence=evidence,
-        as_of_height=get_freeze_height(context.state, training_round, owner),
+        as_of_height=as_of_height,
         task=task.id,
-        round=training_round.number,
+        round=number,
         offence=offence,
         base_penalty_ppm=base_ppm,
         **facts,

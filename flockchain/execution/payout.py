@@ -9,10 +9,9 @@ from flockchain.execution.balances import increase_balance
 from flockchain.execution.candidate import Claim, get_claim, get_gains
 from flockchain.execution.closeness import compute_closeness
 from flockchain.execution.context import Context
-from flockchain.execution.delegation import get_pool, give_delegators_part
 from flockchain.execution.draw import Judge
 from flockchain.execution.figures import clip_text
-from flockchain.execution.lots import sum_after
+from flockchain.execution.final import begin_final
 from flockchain.execution.rewards import (
     Rewards,
     compute_arena_shares,
@@ -25,12 +24,11 @@ from flockchain.execution.rounds import (
     get_attestations,
     get_ballots,
     get_committee,
-    get_freeze_height,
     start_round,
 )
-from flockchain.execution.staking import get_stake, make_task_target
 from flockchain.execution.state import State
-from flockchain.types.rows import Draw, OpenTask, Task, TaskStatus, TrainingRound, Verdict
+from flockchain.execution.vesting import keep_vested, pay_reward
+from flockchain.types.rows import Draw, FinalSet, OpenTask, Task, TaskStatus, TrainingRound, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +137,10 @@ def close_round(context: Context, task: Task, training_round: TrainingRound, out
 
 
 def _pay(context: Context, task: Task, settled: TrainingRound, payees: Payees, rewards: Rewards) -> None:
-    """Move each reward out of the pool (the caller lowers it) and explain it; delegators have their part of it."""
+    """Move each reward out of the pool (the caller lowers it) and explain it; delegators have their part of it.
+
+    In a task with a hidden final set a part of each trainer's reward waits for its judgement.
+    """
     rule, number = task.spec.rewards.rule, settled.number
     split = {"pool_uflk": task.pool_uflk, "round_reward_uflk": rewards.round_reward_uflk}
     sides = (
@@ -151,12 +152,16 @@ def _pay(context: Context, task: Task, settled: TrainingRound, payees: Payees, r
             rewards.committee_uflk,
         ),
     )
+    vested = {
+        address: keep_vested(context, settled, address, amount)
+        for address, amount in zip(payees.trainers, rewards.trainers_uflk, strict=True)
+    }
+    waiting_uflk = sum(vested.values())
     for reason, addresses, shares, amounts in sides:
         for address, share, amount in zip(addresses, shares, amounts, strict=True):
-            passed_on = _pass_on(context, settled, address, amount)
-            increase_balance(context.state, address, amount - passed_on)
-            facts = {**split, "share": share, "of_shares": sum(shares), "delegators_uflk": passed_on}
-            context.add_receipt("reward", address, amount, reason, task=task.id, round=number, evidence=b"", **facts)
+            kept = vested.get(address, 0)
+            facts = {**split, "share": share, "of_shares": sum(shares), **({"vested_uflk": kept} if kept else {})}
+            pay_reward(context, settled, address, amount - kept, reason, **facts)
     context.add_receipt(
         "settlement",
         task.creator,
@@ -172,18 +177,8 @@ def _pay(context: Context, task: Task, settled: TrainingRound, payees: Payees, r
         accepted=len(get_accepted(settled)),
         submitted=len(settled.verdicts),
         seats=sum(member.seats for member in settled.committee),
+        **({"vested_uflk": waiting_uflk} if waiting_uflk else {}),
     )
-
-
-def _pass_on(context: Context, settled: TrainingRound, address: bytes, amount_uflk: int) -> int:
-    """The delegators' part of a reward, by the stake that was frozen for the draw and is still there; returns it."""
-    target = make_task_target(settled.task)
-    stake, pool = get_stake(context.state, address, target), get_pool(context.state, address, target)
-    if stake is None or pool is None:
-        return 0
-    as_of_height = get_freeze_height(context.state, settled, address)
-    own_uflk = stake.amount_uflk - sum_after(stake.recent, as_of_height)
-    return give_delegators_part(context, pool, own_uflk, amount_uflk, as_of_height)
 
 
 def cancel_task(context: Context, task: Task, training_round: TrainingRound, reason: str) -> None:
@@ -201,12 +196,22 @@ def cancel_task(context: Context, task: Task, training_round: TrainingRound, rea
 
 
 def close_task(context: Context, task: Task, status: TaskStatus, reason: str) -> None:
-    """End the task: what is left of the pool and the deposit go back to the creator, bonds can be taken out."""
+    """End the task, after its hidden final set was judged if it has one: what is left of the pool and the deposit go
+    back to the creator, bonds can be taken out.
+    """
     state = context.state
-    refund = task.pool_uflk + task.deposit_uflk
+    if begin_final(context, task, status, reason):
+        state.put(task)
+        return
+    final = state.find(FinalSet, task.id)
+    judge_pay_uflk = final.pay_uflk if final is not None else 0
+    if final is not None:
+        state.put(msgspec.structs.replace(final, pay_uflk=0))
+    refund = task.pool_uflk + task.deposit_uflk + judge_pay_uflk
     state.put(msgspec.structs.replace(task, status=status, reason=clip_text(reason), pool_uflk=0, deposit_uflk=0))
     state.delete(OpenTask, task.id)
     increase_balance(state, task.creator, refund)
+    pays = {"judge_pay_uflk": judge_pay_uflk} if judge_pay_uflk else {}
     context.add_receipt(
         "refund",
         task.creator,
@@ -214,6 +219,6 @@ def close_task(context: Context, task: Task, status: TaskStatus, reason: str) ->
         f"task {task.id} is {status}: {reason}",
         task=task.id,
         round=task.round,
-        pool_uflk=task.pool_uflk,
-        deposit_uflk=task.deposit_uflk,
+        evidence=b"",
+        **{"pool_uflk": task.pool_uflk, "deposit_uflk": task.deposit_uflk, **pays},
     )

@@ -7,9 +7,10 @@ transactions. Every phase has a defined result when nobody comes (docs/protocol.
 import msgspec
 
 from flockchain.execution.context import Context
-from flockchain.execution.draw import compute_assignments, compute_draw, get_judges, is_seatable
+from flockchain.execution.draw import compute_assignments, get_judges, is_seatable
 from flockchain.execution.epochs import get_task_params
-from flockchain.execution.payout import cancel_task
+from flockchain.execution.final import step_final
+from flockchain.execution.payout import cancel_task, close_task
 from flockchain.execution.rounds import (
     count_bonded_accounts,
     enter_phase,
@@ -22,6 +23,7 @@ from flockchain.execution.rounds import (
     get_sealed_voters,
     get_submissions,
     has_everyone_acted,
+    make_draw,
 )
 from flockchain.execution.settlement import (
     find_agreement,
@@ -32,7 +34,7 @@ from flockchain.execution.settlement import (
 )
 from flockchain.execution.staking import get_stake, make_task_target
 from flockchain.execution.verdict import compute_published, limit_assignments
-from flockchain.types.rows import Draw, Task, TrainingRound
+from flockchain.types.rows import Draw, FinalSet, Task, TrainingRound
 
 MAX_STEPS_PER_BLOCK = 8
 """A round passes each of its phases at most once in a block; nothing else may loop."""
@@ -41,9 +43,22 @@ MAX_STEPS_PER_BLOCK = 8
 def process_task(context: Context, task_id: int) -> None:
     """Take one open task as far as this block's time and transactions allow."""
     for _ in range(MAX_STEPS_PER_BLOCK):
-        task = context.state.get(Task, task_id)
-        if task.status != "open" or not _step(context, task, get_current_round(context.state, task)):
+        task, final = context.state.get(Task, task_id), context.state.find(FinalSet, task_id)
+        if task.status != "open":
             return
+        if final is not None and final.ending != "open":
+            _step_final(context, task, final)
+            return
+        if not _step(context, task, get_current_round(context.state, task)):
+            return
+
+
+def _step_final(context: Context, task: Task, final: FinalSet) -> None:
+    """The last round has settled; the task ends once its final set is judged."""
+    step_final(context, task, final)
+    final = context.state.get(FinalSet, task.id)
+    if final.phase == "closed":
+        close_task(context, context.state.get(Task, task.id), final.ending, final.ending_reason)
 
 
 def _step(context: Context, task: Task, training_round: TrainingRound) -> bool:
@@ -51,8 +66,8 @@ def _step(context: Context, task: Task, training_round: TrainingRound) -> bool:
     if training_round.draw_height:
         if context.height < training_round.draw_height:
             return False
-        make_draw = _draw_trainers if training_round.phase == "enroll" else _draw_committee
-        make_draw(context, task, training_round)
+        draw = _draw_trainers if training_round.phase == "enroll" else _draw_committee
+        draw(context, task, training_round)
         return True
     if training_round.phase == "enroll":
         return _step_enroll(context, task, training_round)
@@ -98,36 +113,8 @@ def _step_enroll(context: Context, task: Task, training_round: TrainingRound) ->
     return False
 
 
-def _make_draw(context: Context, task: Task, draw: Draw) -> Draw:
-    """Draw with the beacon of this block, record what came out, and tell each drawn account why."""
-    beacon = context.chain.beacon
-    domains = len(task.spec.domains) if draw.role == "voter" else 0
-    attempts_most = get_task_params(context.state, task).max_draw_attempts
-    attempts, drawn = compute_draw(draw, beacon, domains=domains, max_attempts=attempts_most)
-    made = msgspec.structs.replace(draw, beacon=beacon, attempts=attempts, drawn=drawn)
-    context.state.put(made)
-    tickets = {candidate.address: candidate.tickets for candidate in draw.candidates}
-    for member in drawn:
-        context.add_receipt(
-            "draw",
-            member.address,
-            0,
-            f"drawn as {draw.role}",
-            task=task.id,
-            round=draw.round,
-            evidence=beacon,
-            seats=member.seats,
-            of_seats=draw.seats,
-            tickets=tickets[member.address],
-            of_tickets=sum(tickets.values()),
-            candidates=len(tickets),
-            attempts=attempts,
-        )
-    return made
-
-
 def _draw_trainers(context: Context, task: Task, training_round: TrainingRound) -> None:
-    draw = _make_draw(context, task, context.state.get(Draw, task.id, training_round.number, "trainer"))
+    draw = make_draw(context, task, context.state.get(Draw, task.id, training_round.number, "trainer"))
     trainers = tuple(member.address for member in draw.drawn)
     enter_phase(context, training_round, "train", task.spec.phases.train_ms, len(trainers), trainers=trainers)
 
@@ -164,7 +151,7 @@ def _note_attendance(context: Context, task: Task, trainer: bytes, submitted: bo
 
 
 def _draw_committee(context: Context, task: Task, training_round: TrainingRound) -> None:
-    draw = _make_draw(context, task, context.state.get(Draw, task.id, training_round.number, "voter"))
+    draw = make_draw(context, task, context.state.get(Draw, task.id, training_round.number, "voter"))
     roots = sorted(row.root for row in get_submissions(context.state, training_round))
     enter_phase(
         context,

@@ -7,7 +7,7 @@ import msgspec
 from flockchain.errors import Refused
 from flockchain.execution.context import Context
 from flockchain.execution.delegation import get_pool
-from flockchain.execution.draw import Judge, compute_tickets, get_judges
+from flockchain.execution.draw import Judge, compute_draw, compute_tickets, get_judges
 from flockchain.execution.epochs import get_task_params
 from flockchain.execution.staking import make_task_target
 from flockchain.execution.state import State
@@ -249,3 +249,31 @@ def freeze_draw(
         )
     )
     context.state.put(msgspec.structs.replace(training_round, draw_height=draw_height, deadline_ms=context.time_ms))
+
+
+def make_draw(context: Context, task: Task, draw: Draw) -> Draw:
+    """Draw with the beacon of this block, record what came out, and tell each drawn account why."""
+    beacon = context.chain.beacon
+    domains = len(task.spec.domains) if draw.role == "voter" else 0
+    attempts_most = get_task_params(context.state, task).max_draw_attempts
+    attempts, drawn = compute_draw(draw, beacon, domains=domains, max_attempts=attempts_most)
+    made = msgspec.structs.replace(draw, beacon=beacon, attempts=attempts, drawn=drawn)
+    context.state.put(made)
+    tickets = {candidate.address: candidate.tickets for candidate in draw.candidates}
+    for member in drawn:
+        context.add_receipt(
+            "draw",
+            member.address,
+            0,
+            f"drawn as {draw.role}",
+            task=task.id,
+            round=draw.round,
+            evidence=beacon,
+            seats=member.seats,
+            of_seats=draw.seats,
+            tickets=tickets[member.address],
+            of_tickets=sum(tickets.values()),
+            candidates=len(tickets),
+            attempts=attempts,
+        )
+    return made

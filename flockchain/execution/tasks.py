@@ -15,12 +15,13 @@ from flockchain.execution.balances import decrease_balance
 from flockchain.execution.ballots import compute_ballot_bytes
 from flockchain.execution.context import Context
 from flockchain.execution.draw import compute_adapter_load
+from flockchain.execution.final import adopt_pledge
 from flockchain.execution.phases import process_task
 from flockchain.execution.rounds import get_current_round, start_round
 from flockchain.execution.staking import is_drawn_in_open_round
 from flockchain.execution.state import State
 from flockchain.params import PPM, Params
-from flockchain.types.rows import OpenTask, Task, TrainingRound
+from flockchain.types.rows import FinalSet, OpenTask, Task, TrainingRound
 from flockchain.types.task import BUILT_AGGREGATORS, BUILT_MODES, BUILT_PRECISIONS, TaskSpec
 
 __all__ = [
@@ -51,21 +52,33 @@ def process_tasks(context: Context) -> None:
 
 def compute_next_task_deadline_ms(state: State) -> int | None:
     """Earliest deadline of an open phase; a pending draw waits for blocks, not for time."""
-    deadlines = (r.deadline_ms for r in _iterate_open_rounds(state) if not r.draw_height)
+    deadlines = [r.deadline_ms for r in _iterate_open_rounds(state) if not r.draw_height]
+    deadlines += [final.deadline_ms for final in _iterate_open_finals(state) if final.phase in ("reveal", "judge")]
     return min(deadlines, default=None)
 
 
 def is_draw_pending(state: State) -> bool:
-    return any(training_round.draw_height for training_round in _iterate_open_rounds(state))
+    return any(training_round.draw_height for training_round in _iterate_open_rounds(state)) or any(
+        final.phase == "draw" for final in _iterate_open_finals(state)
+    )
 
 
 def _iterate_open_rounds(state: State) -> Iterator[TrainingRound]:
     for entry in state.iterate(OpenTask):
-        yield get_current_round(state, state.get(Task, entry.task))
+        training_round = get_current_round(state, state.get(Task, entry.task))
+        if training_round.phase != "settled":
+            yield training_round
+
+
+def _iterate_open_finals(state: State) -> Iterator[FinalSet]:
+    for entry in state.iterate(OpenTask):
+        final = state.find(FinalSet, entry.task)
+        if final is not None:
+            yield final
 
 
 def open_task(context: Context, creator: bytes, nonce: int, spec: TaskSpec, pool_uflk: int) -> Task:
-    """Lock pool and deposit and open round 1; the caller has refused what cannot be paid."""
+    """Lock pool and deposit, take up the creator's final set, open round 1; the caller refused what cannot be paid."""
     state, chain = context.state, context.chain
     deposit_uflk = chain.params.tasks.create_deposit_uflk
     decrease_balance(state, creator, pool_uflk + deposit_uflk)
@@ -90,6 +103,7 @@ def open_task(context: Context, creator: bytes, nonce: int, spec: TaskSpec, pool
     state.put(msgspec.structs.replace(chain, next_task=chain.next_task + 1))
     state.put(task)
     state.put(OpenTask(task.id))
+    adopt_pledge(context, task)
     start_round(context, task)
     return task
 

@@ -1,6 +1,7 @@
 """Adapter files spread from whoever uploaded them to every node, chunk by chunk, each proven against its root.
 
-Wanted are the files that the chain has recorded, from PUBLISH on: submissions, attested candidates, global adapters.
+Wanted are the files that the chain has recorded, from PUBLISH on: submissions, attested candidates, global adapters;
+and revealed final sets.
 """
 
 from collections import deque
@@ -14,7 +15,7 @@ from flockchain.errors import Refused
 from flockchain.execution.state import State
 from flockchain.node.messages import MAX_ROOTS, BlobHave, BlobMessage, BlobWant, ChunkRequest, ChunkResponse
 from flockchain.node.ports import Blobs, Channel, Clock, Network, PeerId
-from flockchain.types.rows import Attestation, Row, Submission, Task, TrainingRound
+from flockchain.types.rows import Attestation, FinalSet, Row, Submission, Task, TrainingRound
 
 log = structlog.get_logger()
 
@@ -53,6 +54,8 @@ class BlobExchange:
         """Want everything that the state names and that is not here."""
         for training in self._state.iterate(TrainingRound):
             self._want_round(training.task, training.number)
+        for final in self._state.iterate(FinalSet):
+            self._want(find_revealed_final(self._state, final.task))
 
     def on_block(self, write_set: Mapping[bytes, Row | None]) -> None:
         """Want what a block recorded."""
@@ -62,6 +65,8 @@ class BlobExchange:
                 touched.add((row.task, row.number))
             elif isinstance(row, Submission | Attestation):
                 touched.add((row.task, row.round))
+            elif isinstance(row, FinalSet):
+                self._want(find_revealed_final(self._state, row.task))
         for task, number in sorted(touched):
             self._want_round(task, number)
 
@@ -109,7 +114,10 @@ class BlobExchange:
     # -- what is wanted -----------------------------------------------------------------------------------------------
 
     def _want_round(self, task: int, number: int) -> None:
-        for root, size_bytes in find_recorded_blobs(self._state, task, number):
+        self._want(find_recorded_blobs(self._state, task, number))
+
+    def _want(self, recorded: Iterable[tuple[bytes, int]]) -> None:
+        for root, size_bytes in recorded:
             if root in self._wanted or self._blobs.has(root) or len(self._wanted) >= MAX_WANTED:
                 continue
             try:
@@ -200,6 +208,13 @@ def find_recorded_blobs(state: State, task: int, number: int) -> Iterator[tuple[
     # Only the settled candidate: before that, one attester's word for its size would bind every node.
     if training.candidate_root:
         yield training.candidate_root, training.candidate_size_bytes
+
+
+def find_revealed_final(state: State, task: int) -> Iterator[tuple[bytes, int]]:
+    """(root, size in bytes) of a task's final set, once its creator has revealed it."""
+    final = state.find(FinalSet, task)
+    if final is not None and final.phase in ("draw", "judge"):
+        yield final.terms.root, final.terms.size_bytes
 
 
 def _batches(roots: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:

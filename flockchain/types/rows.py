@@ -8,6 +8,7 @@ from typing import Literal
 from flockchain.codec import Canonical
 from flockchain.params import Params
 from flockchain.types.change import Settings, Upgrade
+from flockchain.types.final import FinalOutcome, FinalPhase, FinalTerms
 from flockchain.types.ids import (
     Address,
     Hash,
@@ -366,10 +367,10 @@ class Submission(Canonical, frozen=True):
 
 
 class Adapter(Canonical, frozen=True):
-    """Who first recorded an adapter root, so that an equal adapter is refused. kind: update or global."""
+    """Who first recorded the root of a file, so that an equal adapter is refused; `final`: a hidden final set."""
 
     root: Hash
-    kind: Literal["update", "global"]
+    kind: Literal["update", "global", "final"]
     task: UInt
     round: UInt
     trainer: Address
@@ -406,6 +407,51 @@ class Attestation(Canonical, frozen=True):
     attester: Address
     body: AttestationBody
     height: UInt
+
+
+class FinalPledge(Canonical, frozen=True):
+    """A hidden final set for the creator's next task."""
+
+    creator: Address
+    terms: FinalTerms
+
+
+class FinalSet(Canonical, frozen=True):
+    """A task's hidden final set and where its judging stands; a task without one has no row."""
+
+    task: UInt
+    terms: FinalTerms
+    phase: FinalPhase
+    deadline_ms: Ms
+    """Of phases reveal and judge."""
+    draw_height: UInt
+    """In phase draw: height at whose end the judges are drawn; 0: too few were left to draw."""
+    pay_uflk: Uflk
+    """Locked for its judges."""
+    vested_uflk: Uflk
+    """All that was ever vested in the task; the money itself lies in rows `Vesting`."""
+    ending: TaskStatus
+    """As what the task will end; open: it has not come to that."""
+    ending_reason: Text
+    outcome: FinalOutcome
+    reason: Text
+
+
+class Vesting(Canonical, frozen=True):
+    """Part of a trainer's reward for one round that waits for the final judgement."""
+
+    task: UInt
+    round: UInt
+    trainer: Address
+    amount_uflk: Uflk
+
+
+class FinalVote(Canonical, frozen=True):
+    """What a drawn judge measured on the final set."""
+
+    task: UInt
+    judge: Address
+    entry: AdapterFigures
 
 
 class Chain(Canonical, frozen=True):
@@ -532,6 +578,10 @@ Row = (
     | Approval
     | ScheduledChange
     | Epoch
+    | FinalPledge
+    | FinalSet
+    | Vesting
+    | FinalVote
     | Chain
     | ValidatorSet
 )
@@ -570,6 +620,10 @@ TABLES: dict[type, Table] = {
     Draw: Table("draw", 24, 3),
     OpenTask: Table("open_task", 25, 1),
     TaskParticipant: Table("task_participant", 26, 2),
+    FinalPledge: Table("final_pledge", 27, 1),
+    FinalSet: Table("final_set", 28, 1),
+    Vesting: Table("vesting", 29, 3),
+    FinalVote: Table("final_vote", 30, 2),
     Change: Table("change", 32, 1),
     OpenChange: Table("open_change", 33, 2),
     Approval: Table("approval", 34, 2),

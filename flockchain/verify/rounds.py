@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flockchain.crypto import format_address, sha256, tagged_hash
-from flockchain.execution.audit import find_round_problems
+from flockchain.execution.audit import find_final_problems, find_round_problems
 from flockchain.execution.ballots import compute_seal
 from flockchain.execution.block import BlockOutcome
 from flockchain.execution.draw import compute_draw
 from flockchain.execution.epochs import get_task_params
 from flockchain.execution.state import State
+from flockchain.execution.vesting import RELEASED
 from flockchain.genesis import Genesis
 from flockchain.types.chain import Block
-from flockchain.types.rows import Adapter, Chain, Draw, OpenVote, SealedVote, Task, TrainingRound
+from flockchain.types.rows import Adapter, Chain, Draw, FinalSet, OpenVote, SealedVote, Task, TrainingRound
 from flockchain.types.task import Ballot
 from flockchain.types.tx import Receipt
 from flockchain.verify.report import Report
@@ -57,6 +58,8 @@ class RoundAuditor:
                 self.recorded_heights.setdefault(row.root, height)
             elif isinstance(row, TrainingRound) and row.phase == "settled":
                 self._check_round(state, row, outcome.receipts, height)
+            elif isinstance(row, FinalSet) and row.phase == "closed" and row.ending != "open":
+                self._check_final(state, row, outcome.receipts, height)
         self._check_slashes(outcome.receipts, height)
 
     def _check_draw(self, state: State, draw: Draw, height: int) -> None:
@@ -95,13 +98,30 @@ class RoundAuditor:
             return
         facts = {amount.name: amount.value for amount in settlement.facts}
         paid = sum(receipt.amount_uflk for receipt in mine if receipt.kind == "reward")
-        if not paid == settlement.amount_uflk == facts["trainers_uflk"] + facts["committee_uflk"]:
-            self.report.problem(height, f"{name}: rewards of {paid} uflk, the settlement says {settlement.amount_uflk}")
+        vested = facts.get("vested_uflk", 0)
+        if not paid + vested == settlement.amount_uflk == facts["trainers_uflk"] + facts["committee_uflk"]:
+            said = f"rewards of {paid} uflk and {vested} uflk vested, the settlement says {settlement.amount_uflk}"
+            self.report.problem(height, f"{name}: {said}")
         if paid > facts["round_reward_uflk"] or facts["round_reward_uflk"] > facts["pool_uflk"]:
             self.report.problem(height, f"{name}: {paid} uflk paid, the reward was {facts['round_reward_uflk']} uflk")
         for sentence in find_round_problems(state, task, training_round, facts["pool_uflk"]):
             self.report.problem(height, f"{name}: {sentence}")
         self.settled.append(SettledRound(height, task, training_round))
+
+    def _check_final(self, state: State, final: FinalSet, receipts: Sequence[Receipt], height: int) -> None:
+        """All that was vested was released, or all of it forfeited, as the judges' figures say."""
+        name = f"the final set of task {final.task}"
+        for sentence in find_final_problems(state, state.get(Task, final.task), final):
+            self.report.problem(height, f"{name}: {sentence}")
+        mine = [receipt for receipt in receipts if receipt.task == final.task]
+        moved = {
+            "reward": sum(r.amount_uflk for r in mine if r.kind == "reward" and r.reason == RELEASED),
+            "forfeit": sum(r.amount_uflk for r in mine if r.kind == "forfeit"),
+        }
+        expected = "forfeit" if final.outcome == "failed" else "reward"
+        if moved[expected] != final.vested_uflk or sum(moved.values()) != final.vested_uflk:
+            said = f"{moved['reward']} uflk released and {moved['forfeit']} uflk forfeited"
+            self.report.problem(height, f"{name}: {said} of {final.vested_uflk} uflk vested, outcome {final.outcome}")
 
     def _check_slashes(self, receipts: Sequence[Receipt], height: int) -> None:
         """What was taken came out of bond, delegations and what was unbonding; the reporter's part is within it."""

@@ -87,6 +87,10 @@ class Participant(ABC):
     def step(self, task: Json, round_: Json) -> None:
         """Do what the chain still lacks from this participant in this phase; subclasses say what."""
 
+    def now_ms(self) -> int:
+        """Header time, or our clock where no block was made for a while: nothing happens while all wait for bytes."""
+        return max(int(self.client.status()["time_ms"]), time.time_ns() // 1_000_000)
+
     # Sending
 
     def send_once(self, name: str, kind: str, make_body: Callable[[], Canonical], *, free: bool = True) -> Json | None:

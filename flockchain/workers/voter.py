@@ -3,7 +3,6 @@
 The seal's salt is HMAC(voter key, task, round): a restarted voter finds it again, nobody else can guess it.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,12 +13,13 @@ from flockchain.codec import Canonical
 from flockchain.txs import confirm_fetched, vote
 from flockchain.types.task import AdapterFigures, Ballot, DomainFigure, Screen
 from flockchain.workers.attester import Attester, MakeMeter, encode_screens
+from flockchain.workers.finalist import FinalJudge, MakeFinalMeter
 from flockchain.workers.participant import Participant, Report, log_report
 from flockchain.workers.sealing import compute_salt
 from flockchain.workers.store import AdapterFolder
 from flockchain.workers.view import Model, make_judge_spec, make_model, make_submission
 from ml import judge
-from ml.data import Block
+from ml.data import Block, Holdout
 from ml.judge_process import JudgingProcess, Setting, write_holdouts
 
 FETCH_MARGIN_MS = 3_000
@@ -46,9 +46,10 @@ class Voter(Participant):
         device: str = "cpu",
         dtype: str | None = None,
         make_meter: MakeMeter | None = None,
+        make_final_meter: MakeFinalMeter | None = None,
         report: Report = log_report,
     ) -> None:
-        """`dtype` None: the task's. `make_meter` measures in the place of the judging process, never started then."""
+        """`dtype` None: the task's. The two meters measure in the place of the judging process, never started then."""
         super().__init__(client, key, task, folder, report)
         self.base_dir = base_dir
         self.choose_blocks = choose_blocks
@@ -57,6 +58,7 @@ class Voter(Participant):
         self.adapters = AdapterFolder(folder / "adapters", client)
         self.make_meter: MakeMeter = make_meter or self.meter
         self.attester = Attester(self, self.adapters, base_dir, self.make_meter)
+        self.final_judge = FinalJudge(self, self.adapters, base_dir, make_final_meter or self.final_meter)
         self._judging: JudgingProcess | None = None
 
     def run(self) -> None:
@@ -71,6 +73,9 @@ class Voter(Participant):
 
     def step(self, task: Json, round_: Json) -> None:
         self.attester.upload_settled(task)
+        if round_["phase"] == "settled":
+            self.final_judge.step(task)
+            return
         if round_["phase"] == "aggregate":
             self.attester.step(task, round_)
             return
@@ -90,7 +95,7 @@ class Voter(Participant):
             return
         missing = [row["root"] for row in round_["submissions"] if self.adapters.find(row["root"]) is None]
         margin_ms = min(FETCH_MARGIN_MS, task["spec"]["phases"]["publish_ms"] // 4)
-        if missing and round_["deadline_ms"] - self._now_ms() > margin_ms:
+        if missing and round_["deadline_ms"] - self.now_ms() > margin_ms:
             return
         unavailable = tuple(sorted(bytes.fromhex(root) for root in missing))
         self.send_once(
@@ -98,10 +103,6 @@ class Voter(Participant):
             confirm_fetched.KIND,
             lambda: confirm_fetched.Body(task["id"], round_["number"], unavailable),
         )
-
-    def _now_ms(self) -> int:
-        """Header time, or our clock where no block was made for a while: nothing happens while all wait for bytes."""
-        return max(int(self.client.status()["time_ms"]), time.time_ns() // 1_000_000)
 
     # COMMIT and REVEAL
 
@@ -160,7 +161,20 @@ class Voter(Participant):
 
     def meter(self, task: Json, round_: Json, model: Model) -> JudgingProcess:
         """The warm judging process, set to this round's blocks and reference adapters."""
-        setting = self._setting(task, round_, model)
+        beacon = next(bytes.fromhex(draw["beacon"]) for draw in round_["draws"] if draw["role"] == "voter")
+        count = _count_blocks(task)
+        holdouts = {domain: self.choose_blocks(domain, beacon, count) for domain in self.holdout_domains}
+        current, best = round_["base_root"] or "", task["best_root"] or ""
+        return self._use(self._setting(task, model, f"round{round_['number']}", holdouts, current, best))
+
+    def final_meter(self, task: Json, final: Json, model: Model, holdout: Holdout) -> JudgingProcess:
+        """The same process, set to the revealed text and to the adapter with which the task began."""
+        beacon = bytes.fromhex(final["draw"]["beacon"])
+        blocks = {domain: holdout.draw(domain, beacon, _count_blocks(task)) for domain in model.domains}
+        first = task["spec"]["initial_adapter"] or ""
+        return self._use(self._setting(task, model, "final", blocks, first, first))
+
+    def _use(self, setting: Setting) -> JudgingProcess:
         if self._judging is None:
             self._judging = JudgingProcess(
                 setting, threads=self.threads, timeout_s=JUDGE_TIMEOUT_S, log=self.folder / "judging.log"
@@ -168,20 +182,16 @@ class Voter(Participant):
         self._judging.use(setting)
         return self._judging
 
-    def _setting(self, task: Json, round_: Json, model: Model) -> Setting:
-        judge_spec = make_judge_spec(task)
-        beacon = next(bytes.fromhex(draw["beacon"]) for draw in round_["draws"] if draw["role"] == "voter")
-        count = judge_spec.judge_tokens // judge_spec.block_tokens
-        holdouts: Mapping[str, Sequence[Block]] = {
-            domain: self.choose_blocks(domain, beacon, count) for domain in self.holdout_domains
-        }
-        path = self.folder / f"holdouts-round{round_['number']}.json"
+    def _setting(
+        self, task: Json, model: Model, name: str, holdouts: Mapping[str, Sequence[Block]], current: str, best: str
+    ) -> Setting:
+        """`current` and `best`: roots of the reference adapters, empty for the base itself."""
+        path = self.folder / f"holdouts-{name}.json"
         write_holdouts(path, holdouts)
-        current, best = round_["base_root"] or "", task["best_root"] or ""
         return Setting(
             base_dir=model.base_dir,
             spec=model.spec,
-            judge_spec=judge_spec,
+            judge_spec=make_judge_spec(task),
             dtype=self.dtype or model.precision,
             holdouts=path,
             current=(current, self._global_path(current)),
@@ -197,6 +207,12 @@ class Voter(Participant):
 
     def _name(self, task: Json, round_: Json, what: str) -> str:
         return f"task{task['id']}-round{round_['number']}-{what}"
+
+
+def _count_blocks(task: Json) -> int:
+    """Blocks of a domain that the task's budget allows."""
+    judge_spec = make_judge_spec(task)
+    return int(judge_spec.judge_tokens // judge_spec.block_tokens)
 
 
 def encode_figures(entry: judge.AdapterFigures, domains: Sequence[str], task: Json) -> AdapterFigures:

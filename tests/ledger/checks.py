@@ -17,6 +17,7 @@ from flockchain.types.rows import (
     Account,
     Chain,
     Draw,
+    FinalSet,
     OpenTask,
     RecentBlock,
     Row,
@@ -101,6 +102,11 @@ def _check_open_task(state: State, chain: Chain, task: Task) -> None:
     """Its round is open and not past its deadline; a pending draw is still to come; draws kept to their limits."""
     training = state.get(TrainingRound, task.id, task.round)
     assert task.status == "open"
+    final = state.find(FinalSet, task.id)
+    if final is not None and final.ending != "open":
+        assert training.phase == "settled"
+        assert final.phase == "draw" or final.deadline_ms > chain.time_ms, f"{final.phase} goes on past its deadline"
+        return
     assert training.phase != "settled"
     if training.draw_height:
         assert training.draw_height > chain.height, f"the draw of {training.draw_height} was not made"

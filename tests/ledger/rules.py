@@ -26,7 +26,7 @@ from flockchain.txs import (
 )
 from flockchain.types.rows import Stake, Task, ValidatorRow
 from flockchain.types.task import Holdout, JudgeSpec, PhaseSpec, RewardSpec, TaskSpec
-from tests.ledger import changes, delegating, duties
+from tests.ledger import changes, delegating, duties, finals
 from tests.ledger.choices import pick_duty, pick_task, pick_validator
 from tests.ledger.dice import Dice
 from tests.ledger.reports import report_seals, report_submissions, report_validator
@@ -58,6 +58,8 @@ class Rule(NamedTuple):
     make: Callable[[World, Dice], Attempt]
     phases: tuple[str, ...] = ()
     """Due in these phases of a training round: while nobody owes it, it is picked with weight 1."""
+    is_owed: Callable[[World], bool] | None = None
+    """The same for what is due outside of training rounds."""
 
 
 # Money
@@ -187,7 +189,7 @@ def _make_spec(dice: Dice) -> TaskSpec:
         trainers_min=1,
         trainers_max=trainers,
         judge=JudgeSpec(seats=dice.pick([3, 3, 6]), judge_tokens=1_000, slowest_tokens_per_s=1_000),
-        rewards=RewardSpec(rule=dice.pick(["flalliance", "merit"])),
+        rewards=RewardSpec(rule=dice.pick(["flalliance", "merit", "arena"])),
     )
     if not dice.is_one_in(8):
         return spec
@@ -255,16 +257,34 @@ def make_approve_change(world: World, dice: Dice) -> Attempt:
     return Attempt(*changes.make_approve_change(world, dice))
 
 
+# The hidden final set
+
+
+def make_commit_final(world: World, dice: Dice) -> Attempt:
+    return Attempt(*finals.make_commit_final(world, dice))
+
+
+def make_reveal_final(world: World, dice: Dice) -> Attempt:
+    return Attempt(*finals.make_reveal_final(world, dice))
+
+
+def make_judge_final(world: World, dice: Dice) -> Attempt:
+    return Attempt(*finals.make_judge_final(world, dice))
+
+
 RULES: dict[str, Rule] = {
     "approve-change": Rule(6, make_approve_change),
     "attest-aggregate": Rule(16, make_attest_aggregate, ("aggregate",)),
     "claim-rewards": Rule(3, make_claim_rewards),
+    "commit-final": Rule(2, make_commit_final),
     "confirm-fetched": Rule(16, make_confirm_fetched, ("publish",)),
     "create-task": Rule(3, make_create_task),
     "edit-validator": Rule(3, make_edit_validator),
     "fund-task": Rule(3, make_fund_task),
+    "judge-final": Rule(16, make_judge_final, is_owed=finals.is_judgement_owed),
     "leave-task": Rule(1, make_leave_task),
     "propose-change": Rule(2, make_propose_change),
+    "reveal-final": Rule(8, make_reveal_final, is_owed=finals.is_reveal_owed),
     "slash": Rule(2, make_slash),
     "stake": Rule(14, make_stake),
     "submit-adapter": Rule(16, make_submit_adapter, ("train",)),

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from flockchain.execution.block import BlockOutcome, compute_next_due_ms, get_rotation, get_validators
 from flockchain.merkle import compute_root
 from flockchain.rotation import compute_proposer
-from flockchain.txs import create_task, stake
+from flockchain.txs import commit_final, create_task, stake
 from flockchain.types.chain import SignedVote
 from flockchain.types.rows import RecentBlock
 from flockchain.types.task import Holdout
 from flockchain.types.tx import OK
 from tests.ledger.dice import Dice, make_seeded
 from tests.ledger.duties import find_duties
+from tests.ledger.finals import make_terms
 from tests.ledger.rules import DOMAINS, FLK, PHASES, RULES, Attempt, Rule
 from tests.ledger.spoil import sign_attempt, sign_plainly
 from tests.ledger.world import World
@@ -62,12 +63,13 @@ def play(seed: int, blocks: int, ops: int, trace: Callable[[str], None] | None =
 
 
 def start() -> World:
-    """A chain with one block, which opens task 1: there is a round to be wrong about from the start."""
+    """A chain with one block, which opens task 1, with a final set: there is something to be wrong about at once."""
     world = World()
-    attempt = Attempt("actor0", create_task.Body(make_spec(phases=PHASES), 1_000_000_000))
-    result = world.offer(sign_plainly(world, "create-task", attempt), "create-task")
-    assert result is not None
-    assert result.code == OK
+    task = create_task.Body(make_spec(phases=PHASES, rounds=2), 1_000_000_000)
+    for kind, body in (("commit-final", commit_final.Body(make_terms(1_001))), ("create-task", task)):
+        result = world.offer(sign_plainly(world, kind, Attempt("actor0", body)), kind)
+        assert result is not None
+        assert result.code == OK
     world.end_block("val0")
     world.begin_block(1_000)
     return world
@@ -96,6 +98,8 @@ def pick_kind(world: World, dice: Dice) -> str:
 
 def _weigh(world: World, rule: Rule) -> int:
     is_owed = not rule.phases or any(find_duties(world, phase) for phase in rule.phases)
+    if rule.is_owed is not None:
+        is_owed = rule.is_owed(world)
     return rule.weight if is_owed else 1
 
 

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from flockchain.errors import Refused
-from flockchain.execution import block, income, payout, phases, release, slashing, transactions
+from flockchain.execution import block, income, payout, phases, release, rounds, slashing, transactions
 from flockchain.execution.context import Context
 from flockchain.types.rows import Account, Unbonding
 from tests.ledger.golden import BLOCKS, OPS
@@ -23,14 +23,14 @@ def lose_what_is_slashed(patch: pytest.MonkeyPatch) -> None:
 
 def draw_from_memory(patch: pytest.MonkeyPatch) -> None:
     """A draw depends on how many this process has made: a node that restarted draws others."""
-    real, made = phases.compute_draw, [0]
+    real, made = rounds.compute_draw, [0]
 
     def draw(*args: Any, **options: Any) -> Any:
         made[0] += 1
         attempts, drawn = real(*args, **options)
         return attempts, drawn[made[0] % 2 :]
 
-    patch.setattr(phases, "compute_draw", draw)
+    patch.setattr(rounds, "compute_draw", draw)
 
 
 def release_a_moment_late(patch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from flockchain.execution.tasks import process_tasks
 from flockchain.params import UFLK_PER_FLK, Params, TaskParams
 from flockchain.txs import (
     attest_aggregate,
+    commit_final,
     confirm_fetched,
     create_task,
     get_type,
@@ -35,6 +36,7 @@ from flockchain.txs import (
     submit_adapter,
     vote,
 )
+from flockchain.types.final import FinalTerms
 from flockchain.types.rows import Account, Chain, Stake, Submission, Task, TrainingRound
 from flockchain.types.task import (
     AdapterFigures,
@@ -144,7 +146,9 @@ class Story:
         params: TaskParams | None = None,
         pool_uflk: int = POOL_UFLK,
         enroll: bool = True,
+        final: FinalTerms | None = None,
     ) -> None:
+        """`final`: a hidden final set to which the creator commits before it opens the task."""
         self.trainers = tuple(f"trainer{i}" for i in range(trainers))
         self.judges = tuple(f"judge{i}" for i in range(judges))
         names = ("creator", "stranger", *self.trainers, *self.judges)
@@ -156,6 +160,8 @@ class Story:
         self.height, self.time_ms = 0, GENESIS_TIME_MS
         self.receipts: list[Receipt] = []
         self.spec = spec or make_spec()
+        if final is not None:
+            self.must("creator", commit_final.Body(final))
         self.must("creator", create_task.Body(self.spec, pool_uflk))
         self.task_id = self.state.get(Chain).next_task - 1
         if enroll:

@@ -17,8 +17,9 @@ from flockchain.execution.genesis import build_state
 from flockchain.execution.rounds import get_accepted
 from flockchain.genesis import save_genesis
 from flockchain.store.chain_store import ChainStore
-from flockchain.txs import create_task, submit_adapter
+from flockchain.txs import commit_final, create_task, submit_adapter
 from flockchain.types.chain import Block
+from flockchain.types.final import FinalTerms
 from flockchain.types.rows import Submission
 from flockchain.types.task import AttestationBody, Coefficient
 from flockchain.types.tx import Receipt
@@ -63,7 +64,7 @@ class StoredLedger(Ledger):
 class StoredStory(Story):
     """Actors of one task over a `StoredLedger`; trainers submit real updates, attesters really aggregate."""
 
-    def __init__(self, home: Path, base: Path, lie: dict[str, Any]) -> None:
+    def __init__(self, home: Path, base: Path, lie: dict[str, Any], final: FinalTerms | None = None) -> None:
         self.home, self.base, self.lie = home, base, lie
         self.blobs = home / "data" / "blobs"
         self.ledger = StoredLedger(home)
@@ -76,6 +77,8 @@ class StoredStory(Story):
         self.addresses = {name: self.ledger.address(name) for name in NAMES}
         self.names = {address: name for name, address in self.addresses.items()}
         self.receipts: list[Receipt] = []
+        if final is not None:
+            self.ledger.must("creator", commit_final.Body(final))
         self.ledger.must("creator", create_task.Body(self.spec, POOL_UFLK))
         model = self.spec.model
         self.adapter_spec: AdapterSpec = make_adapter_spec(
