@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -24,7 +24,8 @@ from ml.figures import PPM, BlockLoss, Change, compute_bits_per_byte, compute_ch
 from ml.ingress import Malformed, check_update_file
 from ml.norms import cosine_ppm, inner, ratio_ppm
 from ml.screen import Factors, Screened, Screening, Subject
-from ml.screen.pipeline import choose_prompts, screen_all
+from ml.screen.pipeline import choose_phrases, choose_prompts, screen_all
+from ml.screen.private_detector import Detector
 from ml.spec import STRENGTH_CAP, AdapterSpec, JudgeSpec
 
 if TYPE_CHECKING:
@@ -276,6 +277,9 @@ class HoldoutMeter:
         self.best = best
         self.decode = decode
         self.prompts = choose_prompts(self.holdouts)
+        self.phrases = choose_phrases(self.holdouts)
+        self.detector: Detector | None = None
+        """Set by a judge that has trained shadows for the task."""
         self._memo: dict[Any, Any] = {}
 
     def measure(self, path: Path, coefficient_ppm: int, parts: int) -> Measurement:
@@ -324,7 +328,9 @@ class HoldoutMeter:
             return Screened()
         factors = self._read_factors(path, coefficient_ppm)
         others = {peer.name: self._read_factors(peer, coefficient) for peer, coefficient in peers}
-        return self._screen(factors, make_global_factors(self.current, self.base.spec), others)
+        subject = self._make_subject(factors, make_global_factors(self.current, self.base.spec))
+        own = replace(subject, peers=others, detector=self.detector, memo=self._memo)
+        return screen_all(own, self.judge_spec.screen_tokens)
 
     def screen_candidate(self, path: Path) -> Screened:
         """The candidate against the bare base: what came in by small parts over the rounds shows as one."""
@@ -332,11 +338,10 @@ class HoldoutMeter:
             return Screened()
         factors = make_global_factors(read_global(path, self.base.spec)[0], self.base.spec)
         assert factors is not None
-        return self._screen(factors, None, {})
+        return screen_all(self._make_subject(factors, None), self.judge_spec.screen_tokens)
 
-    def _screen(self, factors: Factors, reference: Factors | None, peers: Mapping[str, Factors]) -> Screened:
-        subject = Subject(self.base, factors, reference, self.prompts, self.decode, peers, self._memo)
-        return screen_all(subject, self.judge_spec.screen_tokens)
+    def _make_subject(self, factors: Factors, reference: Factors | None) -> Subject:
+        return Subject(self.base, factors, reference, self.prompts, self.decode, self.phrases)
 
     def _read_factors(self, path: Path, coefficient_ppm: int) -> Factors:
         update, _ = read_update(path, self.base.spec)

@@ -12,11 +12,20 @@ from ml.adapter import Array
 
 if TYPE_CHECKING:
     from ml.score import ScoringBase
+    from ml.screen.private_detector import Detector
 
 Prompts = Sequence[tuple[int, ...]]
 """Clean ones of one length, of several domains, from the judge's private holdout."""
 Factors = Mapping[str, Array]
 """Float32 B by module (ml/factors.py)."""
+
+
+NO_ALARM_PPM = 2**62
+"""The threshold of a screen that is not calibrated: its value is published, and no value raises an alarm."""
+
+
+class Inapplicable(Exception):
+    """A screen has nothing to compare with: too few peers, no shadows. It is not on the ballot, and needs no note."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +60,12 @@ class Subject:
     prompts: Prompts
     decode: Callable[[Sequence[int]], str] = str
     """Makes text of tokens, for the reason."""
+    phrases: Prompts = ()
+    """Common ones of the judge's holdout, by which a trigger may hide in plain words."""
     peers: Mapping[str, Factors] = field(default_factory=dict)
     """The round's other adapters by root, in the same strength."""
+    detector: "Detector | None" = None
+    """The judge's own of this task, if it has trained shadows."""
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     """What the subjects of one round share, by screen: computed once, emptied with the round."""
 

@@ -76,3 +76,39 @@ def _read(model: Any, prompts: Prompts, repeats: int) -> Iterator[tuple[Any, int
         past = model.get_decoder()(input_ids=batch, use_cache=True).past_key_values
         past.batch_repeat_interleave(repeats)
         yield past, len(batch)
+
+
+def measure_nats(model: Any, prompts: Prompts) -> float:
+    """Mean nats per token of the prompts after their first."""
+    import torch
+
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for at in range(0, len(prompts), BATCH_PROMPTS):
+            batch = torch.tensor(prompts[at : at + BATCH_PROMPTS], device=model.device)
+            hidden = model.get_decoder()(input_ids=batch, use_cache=False).last_hidden_state[:, :-1]
+            scores = model.get_output_embeddings()(hidden).float().log_softmax(dim=-1)
+            wanted = scores.gather(2, batch[:, 1:, None])
+            total, count = total - float(wanted.double().sum()), count + wanted.numel()
+    return total / count
+
+
+def measure_entropies(model: Any, prompts: Prompts, sequences: Sequence[tuple[int, ...]]) -> Any:
+    """(prompts, sequences) float32: entropy in nats of the token after prompt and sequence; sequences of one length."""
+    import torch
+
+    width = min(BATCH_ROWS, len(sequences))
+    padded = [*sequences, *[sequences[0]] * (-len(sequences) % width)]
+    found = []
+    with torch.inference_mode():
+        for prompt in prompts:
+            ((past, _),) = _read(model, [prompt], width)
+            rows = []
+            for at in range(0, len(padded), width):
+                fed = torch.tensor(padded[at : at + width], device=model.device)
+                hidden = model.get_decoder()(input_ids=fed, past_key_values=past, use_cache=True).last_hidden_state
+                past.crop(-fed.shape[1])
+                scores = model.get_output_embeddings()(hidden[:, -1]).float().log_softmax(dim=-1)
+                rows.append(-(scores.exp() * scores).sum(dim=-1))
+            found.append(torch.cat(rows)[: len(sequences)])
+    return torch.stack(found)

@@ -1,24 +1,28 @@
 """Run the screens on one adapter within a budget of forward tokens: one code for the network's judges and the lab.
 
-The order is fixed, cheapest first, and so is each screen's cost, which it states before it runs: whoever reads the
-task knows which screens its budget pays for. A screen that does not fit is skipped and the next is tried. One that
-raises is skipped too: a failure is not guilt. Both are named in the notes, which go on the ballot.
+The order is fixed, and so is each screen's cost, which it states before it runs: whoever reads the task knows which
+screens its budget pays for. A screen that does not fit is skipped and the next is tried. One that raises is skipped
+too: a failure is not guilt. Both are named in the notes, which go on the ballot.
 """
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
 from ml.backdoor import PROMPT_TOKENS
 from ml.data import Block
-from ml.screen import Screened, Screening, Subject
+from ml.screen import Inapplicable, Screened, Screening, Subject
 
-SCREENS = ("forced_answer",)
-"""Files of this folder in the order in which they run: cheapest first."""
+SCREENS = ("spectrum", "private_detector", "forced_answer", "influence", "token_rise", "insertion")
+"""Files of this folder in the order in which they run: those that take no tokens, the one that caught most, then by
+cost. `inversion` is left to whoever asks for it by name: it is the dearest and finds least.
+"""
 PROMPTS = 24
 """Of all domains together."""
 MIN_PROMPTS = 8
+PHRASES, PHRASE_TOKENS = 64, 3
 DETAIL_CHARACTERS = 80
 
 
@@ -58,6 +62,15 @@ def choose_prompts(holdouts: Mapping[str, Sequence[Block]], count: int = PROMPTS
     return list(dict.fromkeys(block.tokens[:PROMPT_TOKENS] for block in ordered))[:count]
 
 
+def choose_phrases(holdouts: Mapping[str, Sequence[Block]], count: int = PHRASES) -> list[tuple[int, ...]]:
+    """The `count` commonest runs of PHRASE_TOKENS tokens in all domains together; the smallest among equals."""
+    runs: Counter[tuple[int, ...]] = Counter()
+    for blocks in holdouts.values():
+        for block in blocks:
+            runs.update(zip(*(block.tokens[at:] for at in range(PHRASE_TOKENS)), strict=False))
+    return [run for run, _ in sorted(runs.items(), key=lambda item: (-item[1], item[0]))[:count]]
+
+
 def _run(name: str, subject: Subject, left: int) -> tuple[Screening | None, str]:
     module: Any = import_module(f"ml.screen.{name}")
     run: Screen = module
@@ -66,6 +79,8 @@ def _run(name: str, subject: Subject, left: int) -> tuple[Screening | None, str]
         if need > left:
             return None, f"{name} not run: {need} tokens needed, {left} left"
         return run.screen(subject), ""
+    except Inapplicable:
+        return None, ""
     except Exception as error:  # whatever breaks in a screen must not become a verdict
         return None, f"{name} failed: {type(error).__name__}: {str(error)[:DETAIL_CHARACTERS]}"
 

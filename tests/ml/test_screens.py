@@ -1,5 +1,6 @@
 """Screens on the ballot: what they find of a backdoored adapter and of honest specialists, and what a failure says."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,14 @@ from flockchain.workers.attester import encode_screens
 from flockchain.workers.voter import encode_figures
 from ml.adapter import make_global_manifest, make_update_manifest, write_global, write_update, zero_global
 from ml.aggregate import add_to_global
+from ml.factors import make_factors
 from ml.judge import AdapterFigures, HoldoutMeter, JudgingFailed, Submission, judge_round
 from ml.judge_process import JudgingProcess, Setting, write_holdouts
-from ml.screen import Screened, Screening
-from ml.screen.pipeline import MIN_PROMPTS, choose_prompts, screen_all
+from ml.screen import Inapplicable, Screened, Screening, Subject
+from ml.screen.pipeline import MIN_PROMPTS, SCREENS, choose_prompts, screen_all
+from ml.screen.shadows import HELD_BACK, train_detector
 from ml.spec import JudgeSpec
-from tests.ml.support import Poisoned
+from tests.ml.support import TRAIN, Poisoned
 
 BUDGET = 60_000
 JUDGE = JudgeSpec(min_blocks=6, min_documents=3, block_tokens=64, judge_tokens=64 * 12, screen_tokens=BUDGET)
@@ -70,7 +73,7 @@ def test_the_ballot_alarms_on_the_backdoored_adapter_alone(figures: list[Adapter
     assert entries[0].status == "scored"
     assert len(entries[0].domains) == len(domains)
     for entry, screens in zip(entries[1:], honest, strict=True):
-        assert "forced_answer" in screens
+        assert {"forced_answer", "influence", "insertion", "token_rise"} <= set(screens)
         assert not any(screen.alarm for screen in screens.values()), entry.reason
         assert entry.reason == ""
 
@@ -108,6 +111,30 @@ def test_without_a_budget_no_screen_runs(process: JudgingProcess, submissions: l
     assert frugal.pid is None
 
 
+def test_inversion_is_asked_for_by_name_and_a_detector_joins_the_ballot(
+    poisoned: Poisoned, holdouts: Any, submissions: list[Submission]
+) -> None:
+    """The judge's own shadows, trained a few steps, score every adapter; four references claim 1/5 at best."""
+    from ml.score import ScoringBase
+
+    assert "inversion" not in SCREENS
+    base = ScoringBase.load(poisoned.folder, poisoned.spec)
+    meter = HoldoutMeter(base, JUDGE, holdouts, current=None, best=None)
+    plan = replace(TRAIN, local_steps=3)
+    seed = b"the judge's own"
+    detector = meter.detector = train_detector(base.model, poisoned.spec, plan, meter.holdouts, seed)
+    assert len(detector.references) == HELD_BACK
+    assert all(math.isfinite(value) for value in (*detector.direction, *detector.references))
+    assert submissions[0].path is not None
+    found = {item.name: item for item in meter.screen_update(submissions[0].path, 10**6).screenings}
+    assert f"wrong once in {HELD_BACK + 1} at best" in found["private_detector"].reason
+    assert found["private_detector"].threshold_ppm == round(detector.references[-1] * 1e6)
+    subject = Subject(base, make_factors(None, poisoned.attack, 10**6, 1, poisoned.spec), None, meter.prompts)
+    [inverted] = screen_all(subject, BUDGET, ["inversion"]).screenings
+    assert 0 <= inverted.value_ppm <= 10**6
+    assert not inverted.is_alarm
+
+
 class FakeScreen:
     """A screen's file, as the pipeline sees it."""
 
@@ -138,6 +165,7 @@ def test_a_screen_over_budget_or_broken_raises_no_alarm_and_says_so(monkeypatch:
         FakeScreen("cheap", 30),
         FakeScreen("dear", 71),
         FakeScreen("broken", 10, RuntimeError("out of memory")),
+        FakeScreen("alone", 10, Inapplicable("no peers")),
         FakeScreen("also", 70),
     )
     assert [screening.name for screening in found.screenings] == ["also", "cheap"]
