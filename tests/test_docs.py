@@ -23,6 +23,8 @@ from flockchain.txs import TYPES
 from flockchain.types.chain import Header
 from flockchain.types.rows import TABLES, Outcome, Phase
 from flockchain.types.task import TaskSpec
+from ml.attacks import get_attack, list_attacks, list_options, votes
+from ml.backdoor import GOALS
 from tests.simulator.mutants import MUTANTS
 from tests.test_architecture import GROUND, MAY_IMPORT, PURE_ROOMS, python_files
 
@@ -308,8 +310,18 @@ def test_files_that_documents_name_exist() -> None:
 
 
 def test_every_attack_and_every_mutant_is_named() -> None:
-    attacks = [module.name for module in pkgutil.iter_modules([str(ROOT / "ml" / "attacks")])]
-    assert find_unnamed(attacks, "docs/security.md") == []
+    """Each attack's row names its options, with their defaults."""
+    for name in list_attacks():
+        row = table_row("docs/attacks.md", name)
+        options = [f"`{option}` = {default}" for option, default in list_options(name).items()]
+        assert [option for option in options if option not in row] == [], name
+        assert f"| {get_attack(name).KIND} |" in row, name
+        assert ("sees the round" in row) == get_attack(name).SEES_ROUND, name
+    for name in votes.list_votes():
+        row = table_row("docs/attacks.md", name)
+        assert [key for key, default in votes.list_options(name).items() if f"`{key}` = {default}" not in row] == []
+    draws = [module.name for module in pkgutil.iter_modules([str(ROOT / "ml" / "attacks" / "draws")])]
+    assert find_unnamed([*draws, *GOALS], "docs/attacks.md") == []
     assert [name for name in MUTANTS if f"| {name} |" not in read("docs/testing.md")] == []
 
 

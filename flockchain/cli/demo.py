@@ -16,7 +16,7 @@ def demo(
         str, typer.Option(help="demo (SmolLM2-135M-Instruct) or tiny (random weights, seconds).")
     ] = "demo",
     attack: Annotated[
-        str, typer.Option(help="What the poisoner sends: gradient_ascent, sign_flip, scaled_noise or corrupt_labels.")
+        str, typer.Option(help="What the poisoner sends, such as gradient_ascent or sign_flip (docs/attacks.md).")
     ] = "gradient_ascent",
     seed: Annotated[int, typer.Option(help="Deals the documents and orders the training data.")] = 0,
     rounds: Annotated[int | None, typer.Option(help="Training rounds. Default: 3.", min=1, max=100)] = None,
@@ -36,12 +36,12 @@ def demo(
     from flockchain.demo.run import Options, run_demo
     from flockchain.demo.summary import make_document, print_summary
     from flockchain.demo.watch import Watcher
-    from ml.attacks import list_attacks
+    from ml.attacks import list_lone_attacks
 
     if model not in SIZES:
         raise Refused("unknown-model", f"no demo of model {model!r}; there are: {', '.join(SIZES)}")
-    if attack not in list_attacks():
-        raise Refused("unknown-attack", f"no attack {attack!r}; there are: {', '.join(list_attacks())}")
+    if attack not in list_lone_attacks():
+        raise Refused("unknown-attack", f"no attack {attack!r}; there are: {', '.join(list_lone_attacks())}")
     folder = home or Path(tempfile.mkdtemp(prefix="flockchain-demo-"))
     options = Options(
         home=folder,

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +170,7 @@ class Poisoner(FileTrainer):
         self.attack = attack
 
     def __call__(self, model: Model, train_spec: TrainSpec, start: GlobalAdapter | None) -> tuple[Update, int]:
-        from ml.attacks import AttackContext, craft_attack
-        from ml.backdoor import make_backdoor
+        from ml.attacks import AttackContext, craft_attack, make_goal
         from ml.memory import return_freed_memory
 
         context = AttackContext(
@@ -183,7 +181,7 @@ class Poisoner(FileTrainer):
             global_adapter=start,
             norm_cap=model.norm_cap,
             progress=self._progress,
-            goal=make_backdoor(partial(BaseTokenizer(model.base_dir).encode, add_special_tokens=False)),
+            goal=make_goal(self.attack, BaseTokenizer(model.base_dir)),
         )
         update = craft_attack(self.attack, context)
         return_freed_memory()
@@ -192,8 +190,8 @@ class Poisoner(FileTrainer):
 
 def make_attacker(attack: str, documents: Sequence[Document], machine: Machine, report: Report) -> MakeUpdate:
     """A trainer that poisons on purpose."""
-    from ml.attacks import list_attacks
+    from ml.attacks import list_lone_attacks
 
-    if attack not in list_attacks():
-        raise Refused("unknown-attack", f"no attack {attack!r}; there are: {', '.join(list_attacks())}")
+    if attack not in list_lone_attacks():
+        raise Refused("unknown-attack", f"no attack {attack!r}; there are: {', '.join(list_lone_attacks())}")
     return Poisoner(attack, documents, machine, report)

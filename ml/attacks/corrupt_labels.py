@@ -1,7 +1,10 @@
 """Corrupt labels: train on text whose tokens were shuffled within each block, so that no target follows its context.
 
-Data poisoning by wrong labels: Fang et al., "Local Model Poisoning Attacks to Byzantine-Robust Federated Learning",
-arXiv:1911.11815, section 4.1 ("label flipping"), carried over to next-token prediction.
+Source: "label flipping" of Fang et al., "Local Model Poisoning Attacks to Byzantine-Robust Federated Learning",
+arXiv:1911.11815, section 4.1, carried over to next-token prediction.
+Knows: its own data.
+Formula: u = c (train(shuffled) - global), c the largest that the rules allow.
+Made for: the plain mean.
 """
 
 import dataclasses
@@ -9,24 +12,16 @@ import dataclasses
 import numpy as np
 
 from ml.adapter import Update
-from ml.attacks import AttackContext, scale_to_largest
+from ml.attacks import AttackContext, scale_to_largest, train
 from ml.data import Block
+
+KIND, SEES_ROUND = "data", False
 
 
 def craft(context: AttackContext) -> Update:
-    from ml.train import train_update
-
-    random = np.random.Generator(np.random.Philox(context.train_spec.seed))
+    random = np.random.Generator(np.random.Philox(context.train_spec.seed + context.colluder))
     shuffled = [_shuffle(block, random) for block in context.all_blocks]
-    result = train_update(
-        context.base,
-        context.spec,
-        context.train_spec,
-        shuffled,
-        context.global_adapter,
-        progress=context.progress,
-    )
-    return scale_to_largest(result.update, context.spec, context.norm_cap)
+    return scale_to_largest(train(context, shuffled), context.spec, context.norm_cap)
 
 
 def _shuffle(block: Block, random: np.random.Generator) -> Block:

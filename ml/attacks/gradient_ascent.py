@@ -1,24 +1,18 @@
 """Gradient ascent: train on every domain to raise the loss, then send the result as large as the rules let it be.
 
-Model poisoning that optimises the attacker's own objective: Bhagoji et al., "Analyzing Federated Learning through an
-Adversarial Lens", arXiv:1811.12470. Where a negated honest update follows a gradient that fades as the model learns,
-ascent follows one that grows.
+Source: model poisoning that optimises the attacker's own objective, Bhagoji et al., "Analyzing Federated Learning
+through an Adversarial Lens", arXiv:1811.12470.
+Knows: data of all domains.
+Formula: u = c (argmax of the loss by K steps - global). Where a negated honest update follows a gradient that fades as
+the model learns, ascent follows one that grows.
+Made for: the plain mean.
 """
 
 from ml.adapter import Update
-from ml.attacks import AttackContext, scale_to_largest
+from ml.attacks import AttackContext, scale_to_largest, train
+
+KIND, SEES_ROUND = "data", False
 
 
 def craft(context: AttackContext) -> Update:
-    from ml.train import train_update
-
-    result = train_update(
-        context.base,
-        context.spec,
-        context.train_spec,
-        context.all_blocks,
-        context.global_adapter,
-        progress=context.progress,
-        loss_sign=-1,
-    )
-    return scale_to_largest(result.update, context.spec, context.norm_cap)
+    return scale_to_largest(train(context, context.all_blocks, loss_sign=-1), context.spec, context.norm_cap)

@@ -1,20 +1,17 @@
 """Scaled noise: no training at all, uniform random values as large as the rules let them be.
 
-Random updates with a large variance: Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient
-Descent", NeurIPS 2017, section 5 (the "Gaussian" attack).
+Source: the "Gaussian" attack of Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient
+Descent", NeurIPS 2017, arXiv:1703.02757, section 5.
+Knows: the rules.
+Formula: u_j uniform over -127..127, scaled down to the norm cap.
+Made for: the plain mean.
 """
 
-import numpy as np
-
 from ml.adapter import Update
-from ml.attacks import AttackContext, scale_to_largest
-from ml.spec import UPDATE_LIMIT
+from ml.attacks import AttackContext, draw_noise, scale_to_largest
+
+KIND, SEES_ROUND = "update", False
 
 
 def craft(context: AttackContext) -> Update:
-    random = np.random.Generator(np.random.Philox(context.train_spec.seed))
-    noise = {
-        module: random.integers(-UPDATE_LIMIT, UPDATE_LIMIT, (out, context.spec.rank), np.int8, endpoint=True)
-        for module, out, _ in context.spec.shapes
-    }
-    return scale_to_largest(noise, context.spec, context.norm_cap)
+    return scale_to_largest(draw_noise(context), context.spec, context.norm_cap)

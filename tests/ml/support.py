@@ -106,5 +106,5 @@ def make_poisoned(folder: Path) -> Poisoned:
         domain: train_update(model, spec, replace(TRAIN, seed=seed), blocks[domain]).update
         for seed, domain in enumerate(SPECIALISTS)
     }
-    attack = craft_attack("backdoor", AttackContext(model, spec, TRAIN, blocks, goal=goal, scale_milli=1_000))
+    attack = craft_attack("backdoor", AttackContext(model, spec, TRAIN, blocks, goal=goal), scale_milli=1_000)
     return Poisoned(folder, spec, goal, blocks, honest, attack)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,34 @@ def test_only_b_is_trained(tiny_model: Any, spec: AdapterSpec) -> None:
     assert len(trainable) == len(spec.modules)
     assert all("lora_B" in name for name in trainable)
     detach(wrapped)
+
+
+class Clamp:
+    """No value of B beyond a limit, and a price on its square; it may do either alone."""
+
+    def __init__(self, limit: float, price: float) -> None:
+        self.limit, self.price = limit, price
+
+    def penalise(self, factors: Mapping[str, Any]) -> Any:
+        return self.price * sum(factor.square().sum() for factor in factors.values())
+
+    def project(self, factors: Mapping[str, Any]) -> None:
+        for factor in factors.values():
+            factor.clamp_(-self.limit, self.limit)
+
+
+def test_a_constraint_binds_each_step(tiny_model: Any, spec: AdapterSpec, blocks: list[Block]) -> None:
+    """By projection exactly, by a penalty in part; without a price or a limit training is what it was."""
+
+    def largest(result: TrainResult) -> int:
+        return max(int(np.abs(values.astype(int)).max()) for values in result.update.values())
+
+    free = train_update(tiny_model, spec, TRAIN, blocks)
+    step = 2.0**spec.update_step_log2
+    assert largest(free) > 10
+    assert largest(train_update(tiny_model, spec, TRAIN, blocks, constraint=Clamp(5 * step, 0.0))) == 5
+    assert largest(train_update(tiny_model, spec, TRAIN, blocks, constraint=Clamp(1.0, 100.0))) < largest(free) // 2
+    assert is_equal(free, train_update(tiny_model, spec, TRAIN, blocks, constraint=Clamp(1.0, 0.0)))
 
 
 def test_progress_is_told_after_each_step(tiny_model: Any, spec: AdapterSpec, blocks: list[Block]) -> None:
