@@ -71,7 +71,7 @@ def _train(folder: Path, job: Mapping[str, Any]) -> None:
 
     from ml.base import load_base
     from ml.train import train_update
-    from ml.train_setup import TrainSetup, set_deterministic
+    from ml.train_setup import choose_setup, set_deterministic
 
     torch.set_num_threads(job["threads"])
     if job["device"] == "cuda":
@@ -86,7 +86,7 @@ def _train(folder: Path, job: Mapping[str, Any]) -> None:
         [Block(document, tuple(tokens)) for document, tokens in job["blocks"]],
         start,
         progress=_tell_step if team.is_first else None,
-        setup=TrainSetup(**job["setup"]) if job["setup"] else None,
+        setup=choose_setup(base, **job["setup"]),
         team=team,
         checkpoint=folder / CHECKPOINT,
         checkpoint_s=job["checkpoint_s"],

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,7 +19,6 @@ from ml.environment import make_environment
 from ml.spec import AdapterSpec, TrainSpec, encode_spec
 from ml.train import CHECKPOINT_S, Progress, TrainingFailed, TrainResult
 from ml.train_job import JOB, RESIDUAL, RESULT, START, UPDATE
-from ml.train_setup import TrainSetup
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,8 @@ class Job:
     """Each."""
     shard: bool = True
     """On GPUs: the base over all of them, rather than whole on each."""
-    setup: TrainSetup | None = None
+    setup: Mapping[str, Any] = field(default_factory=dict)
+    """What to change of the setup that is chosen for the base: fields of `TrainSetup`."""
     checkpoint_s: float = CHECKPOINT_S
 
 
@@ -79,7 +79,7 @@ def _write_job(job: Job, folder: Path, global_adapter: Mapping[str, Any] | None)
         "processes": job.processes,
         "threads": job.threads,
         "shard": job.shard,
-        "setup": asdict(job.setup) if job.setup else None,
+        "setup": dict(job.setup),
         "checkpoint_s": job.checkpoint_s,
     }
     with os.fdopen(os.open(folder / JOB, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:

@@ -1,7 +1,7 @@
 """How a machine trains. What is learned is the task's: every setup takes the same steps, up to the rounding of sums."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -21,11 +21,11 @@ class TrainSetup:
     """Rows per forward pass; a batch of more is taken in parts and its gradients summed. 0: the whole batch."""
 
 
-def choose_setup(model: Any) -> TrainSetup:
-    """QLoRA's (Dettmers et al., arXiv:2305.14314) for a 4-bit base on a GPU; the plain one elsewhere."""
-    if model.device.type == "cuda" and is_four_bit(model):
-        return TrainSetup(optimizer="paged_adamw_8bit", gradient_checkpointing=True)
-    return TrainSetup()
+def choose_setup(model: Any, **changes: Any) -> TrainSetup:
+    """QLoRA's (Dettmers et al., arXiv:2305.14314) for a 4-bit base on a GPU, else the plain one; then `changes`."""
+    is_qlora = model.device.type != "cpu" and is_four_bit(model)
+    chosen = TrainSetup(optimizer="paged_adamw_8bit", gradient_checkpointing=True) if is_qlora else TrainSetup()
+    return replace(chosen, **changes)
 
 
 def is_four_bit(model: Any) -> bool:

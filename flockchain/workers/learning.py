@@ -81,6 +81,17 @@ class Machine:
     threads: int = 1
     folder: Path | None = None
     """Where a killed training left its checkpoint; None: none is kept."""
+    rows_at_once: int = 0
+    """Rows of a batch in memory together; 0: all."""
+    gradient_checkpointing: bool | None = None
+    """None: as is usual for the base."""
+
+    def choose_setup(self) -> dict[str, Any]:
+        """What differs from the setup that ml.train_setup chooses."""
+        chosen: dict[str, Any] = {"rows_at_once": self.rows_at_once}
+        if self.gradient_checkpointing is not None:
+            chosen["gradient_checkpointing"] = self.gradient_checkpointing
+        return chosen
 
 
 class FileTrainer:
@@ -113,6 +124,7 @@ class FileTrainer:
     def _train(self, model: Model, train_spec: TrainSpec, start: GlobalAdapter | None) -> Any:
         from ml.train import train_update
         from ml.train_process import Job, train_in_processes
+        from ml.train_setup import choose_setup
 
         machine, blocks = self.machine, self.blocks(model, train_spec)
         if machine.processes > 1:
@@ -126,11 +138,20 @@ class FileTrainer:
                 device=machine.device,
                 processes=machine.processes,
                 threads=machine.threads,
+                setup=machine.choose_setup(),
             )
             return train_in_processes(job, machine.folder / "training", start, progress=self._progress)
         checkpoint = machine.folder / "training.safetensors" if machine.folder else None
+        base = self.base(model)
         return train_update(
-            self.base(model), model.spec, train_spec, blocks, start, progress=self._progress, checkpoint=checkpoint
+            base,
+            model.spec,
+            train_spec,
+            blocks,
+            start,
+            progress=self._progress,
+            setup=choose_setup(base, **machine.choose_setup()),
+            checkpoint=checkpoint,
         )
 
     def blocks(self, model: Model, train_spec: TrainSpec) -> list[Block]:

@@ -255,7 +255,8 @@ def memory_runs_out(tiny_model: Any) -> Iterator[Any]:
 
 def test_out_of_memory_says_what_to_do(memory_runs_out: Any, spec: AdapterSpec, blocks: list[Block]) -> None:
     with pytest.raises(
-        TrainingFailed, match=r"out of memory while training 2 rows of 64 tokens: .* take 1 rows at once"
+        TrainingFailed,
+        match=r"out of memory while training 2 rows of 64 tokens: .* GB with --rows-at-once 1 .same result",
     ):
         train_update(memory_runs_out, spec, TRAIN, blocks)
     assert not hasattr(memory_runs_out.get_submodule(spec.modules[0]), "lora_A")

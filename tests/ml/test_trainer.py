@@ -19,6 +19,8 @@ from ml.batches import IGNORED, count_targets, make_batches, pack_rows
 from ml.data import Block, Document, make_blocks
 from ml.domains import read_domain
 from ml.head_loss import LossModel, _HeadLoss
+from ml.plan.memory import plan_memory
+from ml.plan.models import ModelShape
 from ml.spec import AdapterSpec, TrainSpec, make_spec
 from ml.team import Team
 from ml.train import TrainResult, choose_blocks, compute_update_step_log2, train_update
@@ -301,3 +303,19 @@ def test_the_parent_of_a_training_process_says_why_it_failed(
     job = make_job(tiny_dir, spec, blocks, base_dir=tmp_path / "absent")
     with pytest.raises(TrainingFailed, match="no base model"):
         train_in_processes(job, tmp_path / "job")
+
+
+def test_the_advice_is_the_least_change_that_fits(tiny_model: Any, spec: AdapterSpec) -> None:
+    """On ever smaller devices: rows, checkpointing, 4 bit, length, and then that nothing fits."""
+    from ml.train_memory import _advise, _list_changes
+
+    needed = [
+        plan_memory(ModelShape("tiny", tiny_model.config.to_dict()), plan, on_gpu=False).total
+        for _, plan in _list_changes(tiny_model, spec, 4, 512, TrainSetup())
+    ]
+    assert needed == sorted(needed, reverse=True)
+    advice = [_advise(tiny_model, spec, 4, 512, TrainSetup(), total + 1) for total in (*needed, 0)]
+    wanted = ["--rows-at-once 2 ", "--rows-at-once 1 ", "--gradient-ch", "--dtype nf4", "256 tok", "128 tok", "64 tok"]
+    assert len(advice) == len(wanted) + 1
+    assert all(words in said for words, said in zip(wanted, advice, strict=False)), advice
+    assert advice[-1].startswith("no setup on this device fits")
