@@ -11,6 +11,7 @@ import argparse
 import gc
 import importlib.util
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bf16", action="store_true", help="as on a machine without bitsandbytes")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "gpu.json")
     options = parser.parse_args(arguments)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic products need, read once
     four_bit = importlib.util.find_spec("bitsandbytes") is not None and not options.bf16
     deadline = time.monotonic() + options.budget_s
     run = Run(options.device, options.shapes.split(","), options.out, deadline, four_bit, [], {})
@@ -133,6 +135,8 @@ def measure_train(run: Run) -> None:
 
 
 def _train_shape(run: Run, shape: str) -> None:
+    from ml.train_setup import set_deterministic
+
     base, spec = _build(run, shape)
     run.notes[f"memory/{shape}/weights_bytes"] = _get_allocated(run)
     length, rows = LENGTHS.get(shape, LENGTH), ROWS[shape]
@@ -148,6 +152,13 @@ def _train_shape(run: Run, shape: str) -> None:
         plain = _try_plain(run, base, spec, batches, name, checkpointing)
         run.results.append(_compare(name, rows * length, ours, plain, shape, length, run))
         run.save()
+    set_deterministic(True)  # as ml/base.py does for who loads a base onto a GPU
+    try:
+        ours = _train_ours(run, base, spec, batches, shape, True)
+        name = f"train_tokens_per_s/{shape}/deterministic"
+        run.results.append(_compare(name, rows * length, ours, None, shape, length, run))
+    finally:
+        set_deterministic(False)
 
 
 def _build(run: Run, shape: str) -> tuple[Any, Any]:

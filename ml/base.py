@@ -56,10 +56,12 @@ def load_base(ref: str, dtype: str = "bf16", device: str = "cpu", *, sharded: bo
 
     if dtype not in DTYPES:
         raise BaseError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise BaseError(
-            f"no GPU: torch {torch.__version__} sees none; take --device cpu, or install torch's CUDA build"
-        )
+    if device.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise BaseError(f"no GPU: torch {torch.__version__} sees none; take --device cpu, or torch's CUDA build")
+        from ml.train_setup import set_deterministic
+
+        set_deterministic()
     options: dict[str, Any] = {"dtype": torch.float32 if dtype == "fp32" else torch.bfloat16}
     options["attn_implementation"] = "sdpa"
     if not sharded and device != "cpu":

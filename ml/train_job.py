@@ -71,11 +71,9 @@ def _train(folder: Path, job: Mapping[str, Any]) -> None:
 
     from ml.base import load_base
     from ml.train import train_update
-    from ml.train_setup import choose_setup, set_deterministic
+    from ml.train_setup import choose_setup
 
     torch.set_num_threads(job["threads"])
-    if job["device"] == "cuda":
-        set_deterministic()
     spec, team = decode_spec(job["spec"]), _join_team(job)
     base = load_base(job["base_dir"], job["dtype"], str(team.device or job["device"]), sharded=team.shard)
     start = read_global(folder / START, spec)[0] if (folder / START).exists() else None

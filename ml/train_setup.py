@@ -54,7 +54,7 @@ def set_gradient_checkpointing(model: Any, is_on: bool) -> None:
         disable()
 
 
-def set_deterministic() -> None:
+def set_deterministic(is_on: bool = True) -> None:
     """Deterministic kernels where they exist, a warning where not (docs/gpu.md). Before the first CUDA call.
 
     cuBLAS gives equal bits from run to run only with a workspace of its own per stream, which it reads from the
@@ -63,5 +63,6 @@ def set_deterministic() -> None:
     import os
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(is_on, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it writes all memory once more, for bugs we test for
     torch.backends.cudnn.benchmark = False

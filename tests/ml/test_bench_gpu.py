@@ -23,6 +23,7 @@ def test_every_stage_records_beside_what_was_there(tmp_path: Path) -> None:
     first, notes = run(tmp_path / "gpu.json", "--stages", "machine,train,aggregate,task")
     assert not [name for name in notes if name.endswith("failed")], notes
     assert notes["task"].startswith("skipped")
+    assert first["train_tokens_per_s/tiny-shaped/deterministic"]["median"] > 0
     for suffix in ("", "/no_checkpointing"):
         trained = first[f"train_tokens_per_s/tiny-shaped{suffix}"]
         assert trained["median"] > 0

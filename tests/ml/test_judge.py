@@ -441,6 +441,23 @@ def test_a_bad_adapter_costs_an_answer_not_the_loaded_base(
     assert process.pid == warm
 
 
+def test_an_error_of_the_model_ends_the_process(
+    tmp_path: Path, process: JudgingProcess, setting: Setting, spec: AdapterSpec, helpful: Update
+) -> None:
+    """A token beyond the vocabulary, as on a GPU a failed assertion: nothing that process says later would count."""
+    broken = tmp_path / "holdouts.json"
+    broken.write_text(json.dumps({"code": [{"document": f"d{n}", "tokens": [100_000] * 32} for n in range(8)]}))
+    (item,) = submit(tmp_path, spec, {"aa": helpful})
+    assert item.path is not None
+    process.use(replace(setting, holdouts=broken))
+    try:
+        with pytest.raises(JudgingFailed, match="error: IndexError"):
+            process.measure(item.path, 10**6, 2)
+    finally:
+        process.use(setting)
+    assert process.pid is None
+
+
 def test_too_little_memory_is_out_of_memory(setting: Setting, tmp_path: Path) -> None:
     """The limit lets Python and torch start (their code is shared, not private) and stops the model's tensors."""
     big = tmp_path / "holdouts.json"
