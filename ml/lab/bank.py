@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from ml.data import Block, make_blocks
+from ml.domains import DOMAINS, ByDomain, demo_shards
 from ml.figures import BlockLoss, Change, compute_change
 from ml.lab import Json
 from ml.lab.cells import Cell, Work
@@ -135,12 +136,18 @@ def measure_author(work: Work) -> Json:
     return {"author": work.settings["author"], "blocks": {}, "nats": found}
 
 
+@lru_cache(maxsize=1)
+def _deal_documents(seed: int, pool_documents: int) -> tuple[ByDomain, ByDomain]:
+    """(for training, the pool); kept for the next cell of this process, since near-duplicates are sought among all."""
+    shards = demo_shards(seed, len(DOMAINS), 1, judge_documents=pool_documents, test_documents=1)
+    return {name: held[name] for name, held in zip(DOMAINS, shards.trainers, strict=True)}, shards.judges[0]
+
+
 class Workshop:
     """The base, the split of the shipped documents, and who trains on what."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         from ml.base import load_base, prepare_base
-        from ml.domains import DOMAINS, demo_shards
         from ml.score import ScoringBase
         from ml.spec import make_spec
         from ml.tokens import BaseTokenizer
@@ -159,10 +166,7 @@ class Workshop:
         )
         self.base = load_base(str(folder), dtype="fp32")
         self.scoring = ScoringBase.load(folder, self.spec, "fp32")
-        shards = demo_shards(
-            settings["seed"], len(DOMAINS), 1, judge_documents=settings["pool_documents"], test_documents=1
-        )
-        self.train = {name: held[name] for name, held in zip(DOMAINS, shards.trainers, strict=True)}
+        self.train, pool = _deal_documents(settings["seed"], settings["pool_documents"])
         most = settings["blocks_per_document"]
         self.pool = {
             name: [
@@ -170,7 +174,7 @@ class Workshop:
                 for document in documents
                 for block in make_blocks([document], self.tokenizer, settings["block_tokens"])[:most]
             ]
-            for name, documents in shards.judges[0].items()
+            for name, documents in pool.items()
         }
 
     def make_factors(self, author: str, number: int) -> Any:

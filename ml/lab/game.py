@@ -24,11 +24,15 @@ LOSS_UBPB = 1_000_000
 
 
 class Game:
-    """Half of its documents aside, everything about a participant is drawn from the seed."""
+    """All is drawn from the seed. What the malicious draw comes from a stream of its own, so that games of one seed
+    that differ in an attack on votes alone see the same draws, adapters and holdouts.
+    """
 
     def __init__(self, bank: Bank, settings: Mapping[str, Any]) -> None:
         task = settings["task"]
-        self.bank, self.settings, self.rng = bank, settings, random.Random(f"economics {settings['seed']}")  # noqa: S311 - draws of an experiment
+        self.bank, self.settings = bank, settings
+        self.rng = random.Random(f"economics {settings['seed']}")  # noqa: S311 - draws of an experiment
+        self.malice = random.Random(f"malice {settings['seed']}")  # noqa: S311 - draws of an experiment
         self.bad_trainers, trainers = _split(task["trainers"], settings["trainers"], "trainer")
         self.bad_judges, judges = _split(task["judges"], settings["judges"], "judge")
         bond_uflk = task["bond_tickets"] * MIN_BOND_UFLK
@@ -98,14 +102,14 @@ class Game:
 
     def _make_context(self, judge: str, honest: Figures, authors: Sequence[str]) -> VoteContext:
         """A copier is given the ballot of an accomplice that measured, the best that it can hope for."""
-        other = self.rng.choice([name for name in self.judges if name != judge])
+        other = self.malice.choice([name for name in self.judges if name != judge])
         return VoteContext(
             honest=honest,
             friends=frozenset(author for author in authors if author in self.bad_trainers),
             shared=self._measure(other, authors),
             tolerance_ppm=self.ledger.spec.judge.tolerance_ppm,
             outlier_distance_ppm=self.ledger.spec.judge.outlier_distance_ppm,
-            seed=self.rng.randrange(2**31),
+            seed=self.malice.randrange(2**31),
         )
 
     def _attest(self, judge: str, accepted: Sequence[tuple[str, bytes]]) -> AttestationBody:
