@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import catch_up, chain, demo, flood, join, rest, simulator, training
+from bench import catch_up, chain, demo, flood, join, lora, rest, simulator, training
 from bench.report import Result, make_document, save
 
 BENCHMARKS: dict[str, Callable[[], list[Result]]] = {
@@ -18,6 +18,9 @@ BENCHMARKS: dict[str, Callable[[], list[Result]]] = {
     "catch-up": lambda: [catch_up.measure_catch_up(blocks=2_000, runs=3)],
     "join": lambda: join.measure_join(blocks=10_000, accounts=10_000),
     "snapshot": lambda: join.measure_snapshot(accounts=200_000),
+    "lora-errors": lora.measure_errors,
+    "lora-tiny": lambda: lora.measure_losses(lora.TINY),
+    "lora-demo": lambda: lora.measure_losses(lora.SMOLLM2),
     "demo-demo": lambda: demo.measure_demo("demo", runs=5),
     "demo-tiny": lambda: demo.measure_demo("tiny", runs=3),
     "training": training.measure_training,
