@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ml.adapter import Array, GlobalAdapter, write_tensors
+from ml.adapter import GlobalAdapter
+from ml.canonical import Array, write_tensors
 from ml.data import Block
 from ml.factors import make_global_factors
 from ml.figures import compute_bits_per_byte

@@ -19,12 +19,12 @@ from ml.adapter import (
     make_global_manifest,
     make_update_manifest,
     read_global,
-    read_header,
     read_update,
     write_global,
     zero_global,
 )
 from ml.aggregate import BLOCK_VALUES, add_to_global, aggregate, get_rule, stream
+from ml.canonical import read_header
 from ml.spec import AdapterSpec, read_config
 
 FindBlob = Callable[[bytes], Path | None]

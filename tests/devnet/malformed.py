@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ml.adapter import Array, TensorEntry, Update, encode_header, read_update, write_update
+from ml.adapter import Update, read_update, write_update
+from ml.canonical import Array, TensorEntry, encode_header
 from ml.spec import AdapterSpec
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ml.adapter import Array, GlobalAdapter, Update
+from ml.adapter import GlobalAdapter, Update
 from ml.backdoor import Backdoor
+from ml.canonical import Array
 from ml.data import Block
 from ml.spec import AdapterSpec, TrainSpec
 

@@ -12,13 +12,13 @@ from ml.adapter import (
     make_global_manifest,
     make_update_manifest,
     read_global,
-    read_header,
     read_update,
     strip_manifest,
     write_global,
     write_update,
     zero_global,
 )
+from ml.canonical import read_header
 from ml.spec import module_shapes
 from tests.ml.support import is_equal, make_global, make_small_spec, make_update
 

@@ -23,18 +23,11 @@ from flockchain.types.final import FinalTerms
 from flockchain.types.rows import Submission
 from flockchain.types.task import AttestationBody, Coefficient
 from flockchain.types.tx import Receipt
-from ml.adapter import (
-    make_global_manifest,
-    make_update_manifest,
-    read_global,
-    read_update,
-    write_global,
-    write_tensors,
-    write_update,
-)
+from ml.adapter import make_global_manifest, make_update_manifest, read_global, read_update, write_global, write_update
 from ml.adapter import zero_global as make_zero
 from ml.aggregate import add_to_global, aggregate
 from ml.base import base_hash
+from ml.canonical import write_tensors
 from ml.spec import AdapterSpec
 from ml.spec import make_spec as make_adapter_spec
 from ml.tiny import CONFIG
