@@ -7,14 +7,13 @@ Several addresses may be given: the client changes over to the next when one doe
 second time to do so. What is re-sent is the same bytes, so nothing can happen twice.
 """
 
-import contextlib
+import fcntl
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import httpx
 from nacl.signing import SigningKey
@@ -255,25 +254,37 @@ class Client:
         return False
 
     def _download(self, root: bytes, path: Path) -> bool:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".download-")
+        """Into a file beside `path` that a later call goes on with; what has another root is thrown away."""
+        partial = path.with_name(f".download-{root.hex()}")
+        with partial.open("ab") as file:
+            # One process at a time; the lock goes with its holder.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            is_whole = self._fetch_rest(root, file)
+            file.flush()
+            if is_whole and partial.exists() and compute_file_root(partial)[0] == root:
+                os.replace(partial, path)
+                return True
+            if is_whole or not os.fstat(file.fileno()).st_size:
+                partial.unlink(missing_ok=True)
+        return False
+
+    def _fetch_rest(self, root: bytes, file: IO[bytes]) -> bool:
+        """Append what the file lacks; False when the node does not hold it or stops in the middle."""
+        offset = file.seek(0, os.SEEK_END)
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
         try:
-            with (
-                os.fdopen(handle, "wb") as file,
-                self._http.stream("GET", f"{self.node}/v1/adapters/{root.hex()}/blob") as answer,
-            ):
-                if answer.status_code != 200:
+            with self._http.stream("GET", f"{self.node}/v1/adapters/{root.hex()}/blob", headers=headers) as answer:
+                if answer.status_code == 416:
+                    return True  # nothing is left to fetch: the root decides
+                if answer.status_code not in (200, 206):
                     return False
+                if answer.status_code == 200:
+                    file.truncate(0)
                 for chunk in answer.iter_bytes():
                     file.write(chunk)
-            if compute_file_root(Path(name))[0] != root:
-                return False
-            os.replace(name, path)
-            return True
         except httpx.HTTPError:
             return False
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                Path(name).unlink()
+        return True
 
     # Transport
 

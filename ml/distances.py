@@ -9,7 +9,7 @@ off by factors, these differences are exact.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ml.norms import inner
+from ml.norms import inner_products
 from ml.spec import AdapterSpec
 
 Matrix = list[list[int]]
@@ -20,11 +20,7 @@ def compute_distances2(updates: Mapping[str, Mapping[str, Any]], spec: AdapterSp
     ordered = [updates[root] for root in sorted(updates)]
     if not ordered:
         raise ValueError("nothing to aggregate: no valid update")
-    count = len(ordered)
-    gram = [[0] * count for _ in range(count)]
-    for i in range(count):
-        for j in range(i, count):
-            gram[i][j] = gram[j][i] = inner(ordered[i], ordered[j], spec)
+    gram, count = inner_products(ordered, spec), len(ordered)
     return [[gram[i][i] + gram[j][j] - 2 * gram[i][j] for j in range(count)] for i in range(count)]
 
 

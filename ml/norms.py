@@ -6,7 +6,7 @@ which is exact here: |sum| <= 127^2 * features < 2^53 for fewer than 2^39 featur
 Their products and sums are Python integers, because they exceed 64 bits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import isqrt
 from typing import Any
@@ -28,11 +28,22 @@ def norm2(update: Mapping[str, Any], spec: AdapterSpec) -> int:
 
 def inner(update: Mapping[str, Any], other: Mapping[str, Any], spec: AdapterSpec) -> int:
     """<B A, B' A> over all modules."""
-    grams = gram_of_fixed_a(spec)
-    return sum(
-        _trace(_gram(np.asarray(update[module]), np.asarray(other[module])), gram) << shift
-        for module, (gram, shift) in grams.items()
-    )
+    return inner_products((update,) if other is update else (update, other), spec)[0][-1]
+
+
+def inner_products(updates: Sequence[Mapping[str, Any]], spec: AdapterSpec) -> list[list[int]]:
+    """The symmetric matrix of <B_i A, B_j A>; of each update one module is asked for, and held, at a time."""
+    count = len(updates)
+    found = [[0] * count for _ in range(count)]
+    for module, (gram, shift) in gram_of_fixed_a(spec).items():
+        values = [np.asarray(update[module]) for update in updates]
+        for i in range(count):
+            for j in range(i, count):
+                found[i][j] += _trace(_gram(values[i], values[j]), gram) << shift
+    for i in range(count):
+        for j in range(i):
+            found[i][j] = found[j][i]
+    return found
 
 
 def cosine_ppm(inner_product: int, norm2_a: int, norm2_b: int) -> int:

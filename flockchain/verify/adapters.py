@@ -7,24 +7,15 @@ of A); without it the attested coefficients are taken, and that is said.
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from flockchain.chunks import compute_file_root
 from flockchain.crypto import format_address
 from flockchain.types.rows import Submission, Task, TrainingRound
 from flockchain.verify.report import Report
 from flockchain.verify.rounds import SettledRound
-from ml.adapter import (
-    Malformed,
-    make_global_manifest,
-    make_update_manifest,
-    read_global,
-    read_update,
-    write_global,
-    zero_global,
-)
-from ml.aggregate import BLOCK_VALUES, add_to_global, aggregate, get_rule, stream
-from ml.canonical import read_header
+from ml.adapter import make_global_manifest, make_update_manifest, open_update
+from ml.canonical import Malformed, read_header
+from ml.merging import merge_files
 from ml.spec import AdapterSpec, read_config
 
 FindBlob = Callable[[bytes], Path | None]
@@ -84,31 +75,33 @@ class AdapterAuditor:
         folder = self._find_base(bare.base_hash)
         first = next(iter(paths.values()))
         spec = bare.with_shapes(read_config(folder)) if folder else borrow_shapes(bare, first)
-        updates = {}
         for root, path in paths.items():
-            updates[root.hex()], manifest = read_update(path, spec)
-            if manifest != expect_manifest(spec, task, training_round, submissions[root]):
+            if open_update(path, spec).manifest != expect_manifest(spec, task, training_round, submissions[root]):
                 self.report.problem(settled.height, f"{name}: the manifest of {root.hex()[:12]} is not its trainer's")
         recorded = {c.root.hex(): c.ppm for c in training_round.coefficients}
-        rule, cap = task.spec.model.aggregator, task.spec.model.norm_cap
-        if folder:
-            combined = aggregate(rule, updates, spec, norm_cap=cap)
-            delta = combined.delta
-            if combined.coefficients_ppm != recorded:
-                self.report.problem(settled.height, f"{name}: the updates give other coefficients than were attested")
-        else:
-            delta = stream(get_rule(rule), updates, recorded, BLOCK_VALUES)
+        made = self._folder / f"task{task.id}-round{training_round.number}.safetensors"
+        found = merge_files(
+            task.spec.model.aggregator,
+            {root.hex(): path for root, path in paths.items()},
+            base,
+            made,
+            spec,
+            make_global_manifest(spec, task=task.id, round=training_round.number),
+            norm_cap=task.spec.model.norm_cap,
+            # Norms need the base's shapes: without it, what was attested is taken and said to be.
+            coefficients_ppm=None if folder else recorded,
+        )
+        if not folder:
             what = (
                 f"{name}: the base {bare.base_hash[:12]} is not here (--base), so coefficients were taken as attested"
             )
             self.report.leave_out(settled.height, what)
-        previous = read_global(base, spec)[0] if base else zero_global(spec)
-        self._compare(settled, name, spec, add_to_global(previous, delta))
+        elif found != recorded:
+            self.report.problem(settled.height, f"{name}: the updates give other coefficients than were attested")
+        self._compare(settled, name, made)
 
-    def _compare(self, settled: SettledRound, name: str, spec: AdapterSpec, adapter: Mapping[str, Any]) -> None:
+    def _compare(self, settled: SettledRound, name: str, made: Path) -> None:
         training_round = settled.round
-        made = self._folder / f"task{settled.task.id}-round{training_round.number}.safetensors"
-        write_global(made, adapter, make_global_manifest(spec, task=settled.task.id, round=training_round.number))
         root, size_bytes = compute_file_root(made)
         self.report.adapters += 1
         if (root, size_bytes) != (training_round.candidate_root, training_round.candidate_size_bytes):

@@ -16,15 +16,8 @@ from flockchain.workers.participant import Participant
 from flockchain.workers.store import AdapterFolder
 from flockchain.workers.view import Model, make_model
 from ml import judge
-from ml.adapter import (
-    GlobalAdapter,
-    make_global_manifest,
-    read_global,
-    read_update,
-    write_global,
-    zero_global,
-)
-from ml.aggregate import add_to_global, aggregate
+from ml.adapter import make_global_manifest
+from ml.merging import merge_files
 from ml.screen import Screening
 
 MakeMeter = Callable[[Json, Json, Model], judge.Meter]
@@ -113,14 +106,14 @@ class Attester:
         if None in paths.values() or (base_root and base_path is None):
             self.participant.report("waiting for adapters", {"round": round_["number"]})
             return None
-        previous: GlobalAdapter = read_global(base_path, model.spec)[0] if base_path else zero_global(model.spec)
-        updates = {root: read_update(path, model.spec)[0] for root, path in paths.items() if path is not None}
-        combined = aggregate(model.aggregator, updates, model.spec, norm_cap=model.norm_cap)
         made = self.participant.folder / f"candidate-{len(roots)}.safetensors"
         manifest = make_global_manifest(model.spec, task=task["id"], round=round_["number"])
-        write_global(made, add_to_global(previous, combined.delta), manifest)
+        found = {root: path for root, path in paths.items() if path is not None}
+        coefficients_ppm = merge_files(
+            model.aggregator, found, base_path, made, model.spec, manifest, norm_cap=model.norm_cap
+        )
         root, size = self.adapters.keep(made)
-        return MadeCandidate(root, size, combined.coefficients_ppm)
+        return MadeCandidate(root, size, coefficients_ppm)
 
     def _measure(
         self, task: Json, round_: Json, model: Model, made: MadeCandidate, meter: judge.Meter

@@ -5,7 +5,7 @@ same chunk of each, so that one chunk of a result can be recomputed from the sam
 new file.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
@@ -78,6 +78,14 @@ def aggregate(
     `options` are the rule's own, for experiments: `malicious` (f) of krum, multi_krum and bulyan, `weights_ppm` of
     mean. Raises ValueError for no updates, and for what the rule refuses.
     """
+    chosen, updates, coefficients_ppm = find_coefficients(rule, updates, spec, norm_cap=norm_cap, **options)
+    return Aggregate(stream(chosen, updates, coefficients_ppm, block), coefficients_ppm)
+
+
+def find_coefficients(
+    rule: str, updates: Mapping[str, Mapping[str, Any]], spec: AdapterSpec, *, norm_cap: int = 0, **options: Any
+) -> tuple[Rule, Mapping[str, Mapping[str, Any]], dict[str, int]]:
+    """(the named rule, the updates as it takes them, parts per million by root). Refuses as `aggregate` does."""
     if not updates:
         raise ValueError("nothing to aggregate: no valid update")
     if rule.startswith(MIXING):
@@ -86,8 +94,7 @@ def aggregate(
         rule, updates = rule.removeprefix(MIXING), mix_neighbours(updates, spec)
     chosen = get_rule(rule)
     found = chosen.find_coefficients(updates, spec, norm_cap=norm_cap, **options)
-    coefficients_ppm = dict(zip(sorted(updates), found, strict=True))
-    return Aggregate(stream(chosen, updates, coefficients_ppm, block), coefficients_ppm)
+    return chosen, updates, dict(zip(sorted(updates), found, strict=True))
 
 
 def add_to_global(previous: Mapping[str, Any], delta: Mapping[str, Any]) -> GlobalAdapter:
@@ -104,11 +111,20 @@ def add_to_global(previous: Mapping[str, Any], delta: Mapping[str, Any]) -> Glob
 def stream(
     rule: Rule, updates: Mapping[str, Mapping[str, Any]], coefficients_ppm: Mapping[str, int], block: int
 ) -> GlobalAdapter:
-    """Apply a rule's chunk-local form to every module, block by block, inputs in the order of their roots."""
+    """All modules of `combine_modules`."""
+    return dict(combine_modules(rule, updates, coefficients_ppm, block))
+
+
+def combine_modules(
+    rule: Rule, updates: Mapping[str, Mapping[str, Any]], coefficients_ppm: Mapping[str, int], block: int
+) -> Iterator[tuple[str, Array]]:
+    """A rule's chunk-local form: (module, int32 change) in order, block by block, inputs in the order of their roots.
+
+    Of each update one module is asked for at a time (ml/merging.py reads it from its file).
+    """
     roots = sorted(updates)
     assert roots
     coefficients = [coefficients_ppm[root] for root in roots]
-    delta = {}
     for module in sorted(updates[roots[0]]):
         sources = [np.asarray(updates[root][module]) for root in roots]
         shape = sources[0].shape
@@ -120,8 +136,7 @@ def stream(
             combined = rule.combine_block(blocks, coefficients)
             assert combined.size == 0 or int(np.abs(combined).max()) <= UPDATE_LIMIT << GRID_EXTRA_BITS
             out[start : start + block] = combined
-        delta[module] = out.reshape(shape)
-    return delta
+        yield module, out.reshape(shape)
 
 
 def equal_coefficients(updates: Mapping[str, Mapping[str, Any]], spec: AdapterSpec, *, norm_cap: int = 0) -> list[int]:
