@@ -119,6 +119,30 @@ def test_the_sdk_reads_sends_waits_and_moves_files(node: Node, tmp_path: Path) -
     assert copy.read_bytes() == UPDATE
 
 
+def test_a_download_goes_on_where_it_broke_off(node: Node, tmp_path: Path) -> None:
+    """Half of the bytes are there from before: only the rest is asked for. A wrong half is thrown away."""
+    node.produce(TASK, make_round("publish"), SUBMISSION, ADAPTER)
+    (tmp_path / "update").write_bytes(UPDATE)
+    copy, partial = tmp_path / "copy", tmp_path / f".download-{ROOT.hex()}"
+    asked: list[str | None] = []
+
+    async def talk(where: str) -> None:
+        with Client([f"http://{where}"]) as client:
+            await asyncio.to_thread(client.put_blob, ROOT, tmp_path / "update")
+            client._http.event_hooks["request"].append(lambda request: asked.append(request.headers.get("Range")))
+            partial.write_bytes(UPDATE[: len(UPDATE) // 2])
+            assert await asyncio.to_thread(client.get_blob, ROOT, copy)
+            assert copy.read_bytes() == UPDATE
+            partial.write_bytes(bytes(len(UPDATE) // 2))
+            assert not await asyncio.to_thread(client.get_blob, ROOT, copy)
+            assert not partial.exists()
+            assert await asyncio.to_thread(client.get_blob, ROOT, copy)
+
+    serve(node, talk)
+    rest = f"bytes={len(UPDATE) // 2}-"
+    assert asked == [rest, rest, None]
+
+
 def test_a_body_announced_too_large_is_answered_before_it_is_sent(node: Node) -> None:
     async def talk(where: str) -> bytes:
         host, _, port = where.partition(":")
