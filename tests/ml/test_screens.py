@@ -15,11 +15,12 @@ from flockchain.workers.attester import encode_screens
 from flockchain.workers.voter import encode_figures
 from ml.adapter import make_global_manifest, make_update_manifest, write_global, write_update, zero_global
 from ml.aggregate import add_to_global
+from ml.data import Block
 from ml.factors import make_factors
 from ml.judge import AdapterFigures, HoldoutMeter, JudgingFailed, Submission, judge_round
 from ml.judge_process import JudgingProcess, Setting, write_holdouts
 from ml.screen import Inapplicable, Screened, Screening, Subject
-from ml.screen.pipeline import MIN_PROMPTS, SCREENS, choose_prompts, screen_all
+from ml.screen.pipeline import MIN_PROMPTS, SCREENS, choose_phrases, choose_prompts, screen_all
 from ml.screen.shadows import HELD_BACK, train_detector
 from ml.spec import JudgeSpec
 from tests.ml.support import TRAIN, Poisoned
@@ -205,3 +206,9 @@ def test_prompts_take_the_domains_and_their_documents_in_turn(holdouts: dict[str
     assert prompts[1] == holdouts[second][0].tokens[:24]
     assert prompts[3] == holdouts[first][1].tokens[:24]
     assert len(set(prompts)) == 6
+
+
+def test_phrases_are_the_commonest_runs_and_no_run_crosses_blocks() -> None:
+    blocks = [Block("a", (1, 2, 3, 4)), Block("b", (9, 2, 3, 4)), Block("c", (7, 8))]
+    assert choose_phrases({"law": blocks[:1], "code": blocks[1:]}, 2) == [(2, 3, 4), (1, 2, 3)]
+    assert len(choose_phrases({"law": blocks}, 64)) == 3
