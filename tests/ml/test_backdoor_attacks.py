@@ -109,6 +109,17 @@ def test_a_style_backdoor_needs_a_style(context: AttackContext, tiny_tokenizer: 
         craft_attack("sentence_style", context)
 
 
+def test_halves_of_a_trigger_work_together_when_scaled(
+    scoring: ScoringBase, poisoned: Poisoned, context: AttackContext
+) -> None:
+    """In the mean of both colluders, each of whom has trained its own half alone."""
+    assert context.goal is not None
+    whole = replace(context.goal, trigger=(64, 35, 94, 36))
+    halves = [replace(context, goal=whole, colluders=2, colluder=index) for index in range(2)]
+    both = [craft_attack("split_trigger", half, scale_milli=3_000) for half in halves]
+    assert is_backdoor(measure(scoring, both, whole, poisoned))
+
+
 def test_the_price_draws_an_attacker_towards_the_honest(context: AttackContext) -> None:
     few = replace(context, train_spec=replace(SHORT, local_steps=15))
     mean = to_grid(compute_mean(context.seen))

@@ -84,8 +84,8 @@ def test_the_price_has_a_gradient_where_training_begins(shape: HonestShape) -> N
 def test_descending_the_price_alone_leads_to_the_honest(shape: HonestShape) -> None:
     factors = place(make_update(SPEC, 30, limit=50))
     before = find_price(shape, factors)
-    optimizer = torch.optim.Adam(list(factors.values()), lr=4 * STEP)
-    for _ in range(60):
+    optimizer = torch.optim.Adam(list(factors.values()), lr=8 * STEP)
+    for _ in range(25):
         optimizer.zero_grad()
         shape.penalise(factors).backward()
         optimizer.step()
