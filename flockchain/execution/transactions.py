@@ -20,7 +20,7 @@ from flockchain.execution.state import State
 from flockchain.params import FeeParams
 from flockchain.txs import TxType, get_type
 from flockchain.types.chain import TX_PURPOSE
-from flockchain.types.rows import Account, Chain, TrainingRound
+from flockchain.types.rows import Account, Chain, FinalSet, TrainingRound
 from flockchain.types.tx import OK, SignedTx, Tx, TxResult
 
 MAX_NONCE_GAP = 64
@@ -50,7 +50,7 @@ class CheckedTx:
     is_due: bool
     """Free, with the reserved lane, ordered by `deadline_ms`."""
     duty: tuple[int, int] | None
-    """Task and training round in which it is due; None for a report of an offence and for all that pay."""
+    """Task and training round in which it is due (0: the task's final set); None for a report and for all that pay."""
     deadline_ms: int
     """End of the phase in which it is due; the expiry for all others."""
     size_bytes: int
@@ -205,13 +205,15 @@ def _nonce_refusal(account: Account, tx: Tx) -> Refused:
 
 
 def _get_duty(parsed: ParsedTx) -> tuple[int, int] | None:
-    """The task and training round that the body names."""
-    task, number = getattr(parsed.body, "task", None), getattr(parsed.body, "round", None)
-    return (task, number) if task is not None and number is not None else None
+    """The task and training round that the body names; round 0: the task's final set."""
+    task = getattr(parsed.body, "task", None)
+    return (task, getattr(parsed.body, "round", 0)) if task is not None else None
 
 
 def _get_deadline_ms(state: State, parsed: ParsedTx) -> int:
-    """End of the phase of the training round that the body names; the expiry where it names none."""
+    """End of the phase of the training round, or of the final set, that the body names; else the expiry."""
     duty = _get_duty(parsed)
-    training = state.find(TrainingRound, *duty) if duty is not None else None
-    return training.deadline_ms if training else parsed.tx.expires_ms
+    if duty is None:
+        return parsed.tx.expires_ms
+    place = state.find(TrainingRound, *duty) or state.find(FinalSet, duty[0])
+    return place.deadline_ms if place else parsed.tx.expires_ms

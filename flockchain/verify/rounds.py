@@ -111,6 +111,8 @@ class RoundAuditor:
     def _check_final(self, state: State, final: FinalSet, receipts: Sequence[Receipt], height: int) -> None:
         """All that was vested was released, or all of it forfeited, as the judges' figures say."""
         name = f"the final set of task {final.task}"
+        if final.outcome in ("passed", "failed"):
+            self.report.leave_out(height, f"{name}: public, and its judges' figures were not measured again")
         for sentence in find_final_problems(state, state.get(Task, final.task), final):
             self.report.problem(height, f"{name}: {sentence}")
         mine = [receipt for receipt in receipts if receipt.task == final.task]

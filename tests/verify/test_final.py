@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 
 from api.app import create_app
 from flockchain.codec import encode
+from flockchain.execution.transactions import CheckedTx, check_tx
 from flockchain.store.blob_store import BlobStore
 from flockchain.store.reader import Reader
 from flockchain.txs import judge_final, reveal_final
@@ -24,8 +26,16 @@ from tests.verify.chain import StoredStory, make_base
 TERMS = FinalTerms(make_root("final set"), 64, 250_000, 60_000, 60_000, 7_000_000)
 
 
+@dataclass(frozen=True)
+class Made:
+    home: Path
+    first_vote: CheckedTx
+    """As a mempool would hold it."""
+    deadline_ms: int
+
+
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Two rounds, a reveal, three judges that find gain."""
     folder = tmp_path_factory.mktemp("final")
     story = StoredStory(folder / "home", make_base(folder / "base"), {}, final=TERMS)
@@ -35,6 +45,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     story.ledger.must("creator", reveal_final.Body(1))
     while story.state.get(FinalSet, 1).phase == "draw":
         story.block()
+    deadline_ms = story.state.get(FinalSet, 1).deadline_ms
+    body = judge_final.Body(1, entry(story.task.global_root, (-30_000, -30_000, 5_000)))
+    nonce = story.ledger.account("judge0").nonce
+    first_vote = check_tx(story.state, story.ledger.tx("judge0", body, fee_uflk=0, nonce=nonce), story.time_ms)
     for name in story.judges:
         said = entry(story.task.global_root, (-30_000, -30_000, 5_000))
         assert story.block((name, judge_final.Body(1, said))) == [""]
@@ -42,12 +56,24 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert story.task.status == "finished"
     story.ledger.skip(5_000, 3)
     story.ledger.store.close()
-    return folder / "home"
+    return Made(folder / "home", first_vote, deadline_ms)
+
+
+@pytest.fixture
+def home(made: Made) -> Path:
+    return made.home
+
+
+def test_a_judges_figure_is_free_and_waits_in_the_reserved_lane_until_the_deadline(made: Made) -> None:
+    assert made.first_vote.is_due
+    assert made.first_vote.duty == (1, 0)
+    assert made.first_vote.deadline_ms == made.deadline_ms
 
 
 def test_the_end_is_recomputed(home: Path) -> None:
     report = verify_home(home, bases=[home.parent / "base"])
     assert report.problems == []
+    assert any("the final set of task 1" in item.what and not item.private for item in report.unchecked)
 
 
 def test_another_outcome_is_found(home: Path, tmp_path: Path) -> None:
