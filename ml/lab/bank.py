@@ -1,6 +1,8 @@
 """A bank of measured adapters: trained and judged once for real, then drawn from by experiments on the ledger.
 
-Every adapter is measured at its strength of use, block by block, on one pool of documents that no trainer saw. A judge
+Every adapter starts from a global adapter that was trained on all domains for some rounds, as in the middle of a task:
+from the bare base everything helps everywhere. It is measured against that one at its strength of use, block by block,
+on one pool of documents that no trainer saw. A judge
 of an experiment holds some of these documents, so its figures come from the same `compute_change` as a real judge's.
 """
 
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+from ml.adapter import GlobalAdapter
 from ml.data import Block, make_blocks
 from ml.domains import DOMAINS, ByDomain, demo_shards
 from ml.figures import BlockLoss, Change, compute_change
@@ -40,7 +43,7 @@ class MeasuredAdapter:
 class Bank:
     adapters: tuple[MeasuredAdapter, ...]
     reference: Mapping[str, tuple[BlockLoss, ...]]
-    """The base's losses on the same blocks, by domain."""
+    """The global adapter's losses on the same blocks, by domain."""
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -82,7 +85,7 @@ class Holder:
 
 
 def plan_bank(settings: Settings) -> list[Cell]:
-    """One cell per kind of author, and one for the base's own losses."""
+    """One cell per kind of author, and one for the losses of the global adapter from which all start."""
     common = dict(settings["bank"])
     authors = {**{f"{HONEST}/{domain}": common["honest"] for domain in common["domains"]}}
     authors |= dict.fromkeys(common["attacks"], common["malicious"])
@@ -120,9 +123,11 @@ def _read_losses(
 
 def measure_author(work: Work) -> Json:
     """Train and judge `count` adapters of one author, each on its own sample of the training documents."""
+    from ml.factors import make_global_factors
+
     workshop = Workshop(work.settings)
     if work.settings["author"] == "reference":
-        losses = workshop.scoring.score_domains(workshop.pool, None)
+        losses = workshop.scoring.score_domains(workshop.pool, make_global_factors(workshop.start, workshop.spec))
         rows = {
             name: [[loss.document, loss.nats, loss.targets, loss.target_bytes] for loss in found]
             for name, found in losses.items()
@@ -177,6 +182,24 @@ class Workshop:
             for name, documents in pool.items()
         }
 
+        self.start = self._warm_up()
+
+    def _warm_up(self) -> GlobalAdapter:
+        """So many rounds of training on all domains, taken over whole."""
+        from ml.adapter import zero_global
+        from ml.aggregate import add_to_global
+        from ml.train import train_update
+
+        found: GlobalAdapter = zero_global(self.spec)
+        for number in range(self.settings["warm_rounds"]):
+            rng = random.Random(f"{self.settings['seed']} warm {number}")  # noqa: S311 - draws of an experiment
+            blocks = [block for name in sorted(self.train) for block in self._draw_blocks(name, rng)]
+            train_spec = self._make_train_spec(rng.randrange(2**31))
+            update = train_update(self.base, self.spec, train_spec, blocks, found).update
+            # A global adapter's grid is 8 bits finer than an update's (docs/protocol.md, section 6).
+            found = add_to_global(found, {name: values.astype("int64") << 8 for name, values in update.items()})
+        return found
+
     def make_factors(self, author: str, number: int) -> Any:
         """The adapter as judges measure it: clipped to the median norm, at one part of `parts`."""
         from ml.aggregate.mean_norm_clip import compute_coefficients
@@ -184,10 +207,10 @@ class Workshop:
         from ml.norms import norm2
 
         update = self._make_update(author, number)
-        peers = [self._make_update(f"{HONEST}/{name}", number) for name in sorted(self.train)]
+        peers = [self._make_update(f"{HONEST}/{name}", 0) for name in sorted(self.train)]
         norms = {f"peer{i}": norm2(peer, self.spec) for i, peer in enumerate(peers)}
         coefficient = compute_coefficients({**norms, "own": norm2(update, self.spec)}, 0)["own"]
-        return make_factors(None, update, coefficient, self.settings["parts"], self.spec)
+        return make_factors(self.start, update, coefficient, self.settings["parts"], self.spec)
 
     @lru_cache(maxsize=64)  # noqa: B019 - one workshop per cell, which ends with it
     def _make_update(self, author: str, number: int) -> Any:
@@ -198,9 +221,15 @@ class Workshop:
         train_spec = self._make_train_spec(rng.randrange(2**31))
         if author.startswith(HONEST):
             blocks = self._draw_blocks(author.partition("/")[2], rng)
-            return train_update(self.base, self.spec, train_spec, blocks).update
+            return train_update(self.base, self.spec, train_spec, blocks, self.start).update
         blocks_by_domain = {name: self._draw_blocks(name, rng) for name in sorted(self.train)}
-        context = AttackContext(base=self.base, spec=self.spec, train_spec=train_spec, blocks=blocks_by_domain)
+        context = AttackContext(
+            base=self.base,
+            spec=self.spec,
+            train_spec=train_spec,
+            blocks=blocks_by_domain,
+            global_adapter=self.start,
+        )
         return craft_attack(author, context)
 
     def _make_train_spec(self, seed: int) -> TrainSpec:
