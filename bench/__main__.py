@@ -1,11 +1,11 @@
-"""``python -m bench [name ...]``: run benchmarks and write their results."""
+"""``python -m bench [name ...]``: run benchmarks and write their results; ``python -m bench gpu --help`` on a GPU."""
 
 import argparse
 import json
 import sys
 from collections.abc import Callable
 
-from bench import catch_up, chain, demo, flood, join, lora, rest, simulator, training
+from bench import catch_up, chain, demo, flood, gpu, join, lora, rest, simulator, training
 from bench.report import Result, make_document, save
 
 BENCHMARKS: dict[str, Callable[[], list[Result]]] = {
@@ -31,6 +31,8 @@ BENCHMARKS: dict[str, Callable[[], list[Result]]] = {
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["gpu"]:  # has options and a file of its own
+        return gpu.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"which: {', '.join(BENCHMARKS)} (default: all)")
     parser.add_argument("--json", action="store_true", help="print JSON on stdout and nothing else")

@@ -1,10 +1,10 @@
-"""Everything that only a GPU can show, in one script that records as it goes: `python -m bench.gpu --out FILE`.
+"""Everything that only a GPU can show, in one script that records as it goes: `python -m bench gpu --out FILE`.
 
 GPU time is short: stages run in the order of their worth, within what is left of `--budget-s`, a stage that fails or
 finds something missing leaves a sentence and the next one runs, and the file is written after each. `--stages` picks
 some, so that a long run can be cut into several; results of earlier runs in the same file are kept.
 
-On a machine without a GPU it runs the tiny shape: `python -m bench.gpu --device cpu --shapes tiny-shaped`.
+On a machine without a GPU it runs the tiny shape: `python -m bench gpu --device cpu --shapes tiny-shaped`.
 """
 
 import argparse
@@ -73,7 +73,7 @@ class Run:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench gpu", description=__doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--shapes", default="1B-shaped,8B-shaped,70B-shaped", help=", ".join(SHAPES))
     parser.add_argument("--stages", default=",".join(STAGES), help=", ".join(STAGES))

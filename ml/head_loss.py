@@ -13,13 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from ml.batches import IGNORED
-
-LOGITS_BYTES = 2**28
-"""Most float32 logits held at once on a GPU."""
-CPU_ROWS = 128
-"""128 x 49,152 float32 are 25 MB."""
-CPU_SOFTMAX_ROWS = 8
-"""Rows reduced at once: 1.6 MB of float32 stay in the cache (half the time of a cross entropy over all)."""
+from ml.head_rows import choose_rows
 
 
 class LossModel(nn.Module):
@@ -56,7 +50,7 @@ class _HeadLoss(torch.autograd.Function):
         is_gradient_wanted = ctx.needs_input_grad[0]
         gradient = torch.empty_like(hidden) if is_gradient_wanted else None
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
-        rows, softmax_rows = choose_rows(hidden.device, weight.shape[0])
+        rows, softmax_rows = choose_rows(weight.shape[0], on_gpu=hidden.device.type != "cpu")
         for at in range(0, len(targets), rows):
             logits = functional.linear(hidden[at : at + rows], weight, bias)
             slopes = torch.empty_like(logits) if is_gradient_wanted else logits
@@ -68,8 +62,10 @@ class _HeadLoss(torch.autograd.Function):
                 if is_gradient_wanted:
                     probabilities.scatter_add_(1, own, torch.full_like(own, -1, dtype=torch.float32))
                     slopes[part] = probabilities.mul_(scale)
+                del probabilities  # or the next rows would be made beside them
             if gradient is not None:
                 torch.mm(slopes, weight, out=gradient[at : at + rows])
+            del logits, slopes
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return (total * scale).float()
@@ -91,11 +87,3 @@ def _softmax(logits: torch.Tensor, own: torch.Tensor) -> tuple[torch.Tensor, tor
     sums = shifted.sum(dim=-1, keepdim=True)
     nats = (sums.log() - at_target).sum()
     return shifted.div_(sums), nats
-
-
-def choose_rows(device: torch.device, vocabulary: int) -> tuple[int, int]:
-    """(rows of logits made, rows reduced) at once."""
-    if device.type == "cpu":
-        return CPU_ROWS, CPU_SOFTMAX_ROWS
-    rows = max(16, LOGITS_BYTES // (4 * vocabulary))
-    return rows, rows

@@ -19,7 +19,7 @@ from ml.adapter import Array
 from ml.carry import make_carrier
 from ml.data import Block
 from ml.figures import BlockLoss
-from ml.head_loss import choose_rows
+from ml.head_rows import choose_rows
 from ml.spec import AdapterSpec
 
 BATCH_BLOCKS = 4
@@ -133,7 +133,7 @@ class ScoringBase:
     def _compute_nats(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """(targets,) float64 from (targets, hidden): -log softmax of the float32 logits at the target."""
         head, nats = self.model.get_output_embeddings(), []
-        head_rows, softmax_rows = choose_rows(hidden.device, head.weight.shape[0])
+        head_rows, softmax_rows = choose_rows(head.weight.shape[0], on_gpu=hidden.device.type != "cpu")
         for at in range(0, len(targets), head_rows):
             logits, wanted = head(hidden[at : at + head_rows]), targets[at : at + head_rows, None]
             for rows, own in zip(logits.split(softmax_rows), wanted.split(softmax_rows), strict=True):

@@ -12,13 +12,15 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.nn import functional
 
+from ml.batches import IGNORED
+from ml.head_loss import LossModel
 from ml.lora import attach
 from ml.plan.models import LINEAR, ModelShape
 from ml.plan.setup import Setup
 from ml.plan.work import Speed
 from ml.spec import AdapterSpec
+from ml.train_setup import set_gradient_checkpointing
 
 FEW, MORE = 1, 3
 """Layers of the two models."""
@@ -68,21 +70,16 @@ def _build(shape: ModelShape, setup: Setup, layers: int, device: str) -> Any:
         torch.set_default_dtype(standard)
     model.requires_grad_(False)
     if setup.checkpointing:
-        recompute_activations(model)
+        set_gradient_checkpointing(model, True)
     return attach(model, spec, None)
 
 
-def recompute_activations(model: Any) -> None:
-    """Gradient checkpointing under the name that this release of transformers has for it."""
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable()
-    model.enable_input_require_grads()
-
-
 def _train_step(model: Any, tokens: torch.Tensor) -> None:
+    """As ml/trainer.py takes it."""
     model.train()
-    logits = model(input_ids=tokens, use_cache=False).logits[:, :-1]
-    functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten()).backward()
+    targets = torch.full_like(tokens, IGNORED)
+    targets[:, :-1] = tokens[:, 1:]
+    LossModel(model.get_base_model())(tokens, targets, None, 1 / tokens.numel()).backward()
     model.zero_grad(set_to_none=True)
 
 

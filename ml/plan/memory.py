@@ -1,11 +1,13 @@
 """Bytes in use at the peak of a training step, by part.
 
-Weights frozen, LoRA's A frozen in float32, B trained in float32 (ml/lora.py). A frozen linear module keeps nothing for
-its backward pass, so what a layer holds are the inputs of its non-linear parts: norms, attention, and the gate.
+Weights frozen, LoRA's A frozen in the base's format, B trained in float32 (ml/lora.py). A frozen linear module keeps
+nothing for its backward pass, so what a layer holds are the inputs of its non-linear parts: norms, attention, and the
+gate. The loss holds a few rows of logits (ml/head_loss.py).
 """
 
 from dataclasses import dataclass, fields
 
+from ml.head_rows import choose_rows
 from ml.plan.models import ModelShape
 from ml.plan.setup import Setup
 
@@ -15,8 +17,6 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 PARAMETER_BYTES = {"nf4": NF4_BYTES, "bf16": 2.0, "fp32": 4.0}
 OPTIMIZER_BYTES = {"adamw": 8.0, "adamw-8bit": 2 + 2 * 4 / 256}
 """Two moments per trained value: float32, or 8 bits with a float32 scale for each 256 (arXiv:2110.02861)."""
-LOGIT_BYTES = 12
-"""At the peak of the loss's backward pass: log-probabilities, their gradient, and that of the logits, in float32."""
 CUDA_RUNTIME_BYTES = 0.7 * GIB
 """Context, cuBLAS workspaces and kernels; of the order reported for CUDA 12 and 13, to be measured."""
 HOST_RUNTIME_BYTES = 0.6 * GIB
@@ -29,7 +29,7 @@ class Memory:
 
     weights: int
     adapter: int
-    """LoRA's A and B in float32."""
+    """LoRA's A, and B in float32."""
     gradients: int
     optimizer: int
     activations: int
@@ -73,11 +73,11 @@ def plan_memory(shape: ModelShape, setup: Setup, *, on_gpu: bool = True) -> Memo
     weights += (shape.small_parameters + shape.embedding_parameters) * dense_bytes
     return Memory(
         weights=round(weights * share),
-        adapter=round((trained + fixed) * 4 * share),
+        adapter=round((trained * 4 + fixed * setup.compute_bytes) * share),
         gradients=round(trained * 4 * share),
         optimizer=round(trained * OPTIMIZER_BYTES[setup.optimizer] * share),
         activations=_count_activations(shape, setup),
-        passing=_count_passing(shape, setup),
+        passing=_count_passing(shape, setup, on_gpu=on_gpu),
         workspace=_count_workspace(shape, setup),
         runtime=round(CUDA_RUNTIME_BYTES if on_gpu else HOST_RUNTIME_BYTES),
     )
@@ -103,11 +103,18 @@ def _count_activations(shape: ModelShape, setup: Setup) -> int:
     return setup.step_tokens * (shape.layers * of_layer + last_norm)
 
 
-def _count_passing(shape: ModelShape, setup: Setup) -> int:
+def _count_passing(shape: ModelShape, setup: Setup, *, on_gpu: bool) -> int:
     # Gradients of the product, of gate and of up stand beside what the layer keeps.
     backward = 3 * shape.intermediate * setup.compute_bytes
     recomputed = _count_layer_bytes(shape, setup) if setup.checkpointing else 0
-    return setup.step_tokens * max(LOGIT_BYTES * shape.vocabulary, recomputed + backward)
+    return max(setup.step_tokens * (recomputed + backward), _count_loss_bytes(shape, setup, on_gpu=on_gpu))
+
+
+def _count_loss_bytes(shape: ModelShape, setup: Setup, *, on_gpu: bool) -> int:
+    """Logits of some rows and their gradient, probabilities of fewer, and three times the hidden states."""
+    rows, reduced = (min(count, setup.step_tokens) for count in choose_rows(shape.vocabulary, on_gpu=on_gpu))
+    slices = shape.vocabulary * (2 * rows * setup.compute_bytes + 4 * reduced)
+    return slices + 3 * setup.step_tokens * shape.hidden * setup.compute_bytes
 
 
 def _count_layer_bytes(shape: ModelShape, setup: Setup) -> int:
@@ -115,7 +122,7 @@ def _count_layer_bytes(shape: ModelShape, setup: Setup) -> int:
     norms = 2 * 4 * shape.hidden + 2 * 4
     attention = (2 * shape.queries + 2 * shape.keys) * setup.compute_bytes + 4 * shape.heads
     gate = 3 * shape.intermediate * setup.compute_bytes
-    inner = 4 * setup.rank * (len(shape.adapted(setup.targets)) // shape.layers)
+    inner = setup.compute_bytes * setup.rank * (len(shape.adapted(setup.targets)) // shape.layers)
     return norms + attention + gate + inner
 
 

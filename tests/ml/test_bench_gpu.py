@@ -8,6 +8,7 @@ import pytest
 
 from bench.gpu import main
 from bench.shapes import SHAPES, build_shaped, count_parameters, count_train_flops
+from bench.training import measure_training
 from bench.verdicts import compare_judges
 
 
@@ -65,3 +66,11 @@ def test_two_judges_on_one_device_agree_to_the_bit() -> None:
     assert all(one == other for one, other, *_ in rows.values())
     assert rows["nothing/code"][0] == 0
     assert rows["honest-code/code"][0] < 0 < rows["negated-code/code"][0]
+
+
+def test_training_and_judging_are_measured_beside_the_plain_loop() -> None:
+    """One run on the tiny model: every figure stands beside that of transformers and peft in the same run."""
+    results = measure_training("tiny", runs=1, steps=1)
+    names = [f"{what}_tokens_per_s{suffix}" for suffix in ("", "/all_linear") for what in ("train", "score")]
+    assert [result.name for result in results] == names
+    assert all(result.peer and result.peer["ratio_median"] > 0 for result in results)
