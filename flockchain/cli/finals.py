@@ -20,24 +20,29 @@ TaskOption = Annotated[int, typer.Option("--task", min=1, help="Number of the ta
 
 def make_commit_final(
     sender: Sender,
-    holdout: Annotated[
-        list[str],
-        typer.Option("--holdout", metavar="DOMAIN=FILE", help="Text of one domain; repeatable."),
-    ],
-    file: Annotated[Path, typer.Option("--file", help="Where the final set is written: keep it, and keep it secret.")],
+    file: Annotated[Path, typer.Option("--file", help="The final set: keep it, and keep it secret.")],
     vested_ppm: Annotated[
         int, typer.Option("--vested-ppm", min=1, max=MAX_VESTED_PPM, help="Part of each trainer's pay that waits.")
     ],
     reveal_ms: Annotated[int, typer.Option("--reveal-ms", min=1, help="Your time to reveal, after the last round.")],
     judge_ms: Annotated[int, typer.Option("--judge-ms", min=1, help="The judges' time.")],
     judge_pay_uflk: Annotated[int, typer.Option("--judge-pay-uflk", min=0, help="For its judges; locked.")],
+    holdout: Annotated[
+        list[str] | None,
+        typer.Option("--holdout", metavar="DOMAIN=FILE", help="Text of one domain, to write --file of; repeatable."),
+    ] = None,
 ) -> Canonical:
     """Commit to a hidden final set for your next task: write the file, send its root. Then `create-task`.
+
+    Without --holdout the file is there already.
 
     Example: flockchain tx commit-final --key alice --holdout code=code.jsonl --file final.jsonl --vested-ppm 300000
     --reveal-ms 86400000 --judge-ms 3600000 --judge-pay-uflk 100000000
     """
-    _write_file(holdout, file)
+    if holdout:
+        _write_file(holdout, file)
+    elif not file.is_file():
+        raise Refused("bad-file", f"{file} does not exist: give --holdout DOMAIN=FILE to write it")
     root, size_bytes = compute_file_root(file)
     return commit_final.Body(FinalTerms(root, size_bytes, vested_ppm, reveal_ms, judge_ms, judge_pay_uflk))
 
@@ -67,7 +72,7 @@ def make_judge_final(
 def _write_file(options: Sequence[str], file: Path) -> None:
     """The final set behind a fresh salt; one that is there already is left alone, for its root may be on the chain."""
     if file.exists():
-        raise Refused("file-exists", f"{file} exists: it may be a committed final set; name another file")
+        raise Refused("file-exists", f"{file} exists: leave --holdout out to use it, or name another file")
     from flockchain.workers.learning import read_data
     from ml.final_set import write_final_set
 
@@ -77,4 +82,6 @@ def _write_file(options: Sequence[str], file: Path) -> None:
         if not domain or not name:
             raise typer.BadParameter(f"--holdout {option}: give DOMAIN=FILE")
         paths.setdefault(domain, []).append(Path(name))
-    write_final_set(file, {domain: read_data(found) for domain, found in paths.items()}, secrets.token_bytes(32))
+    documents = {domain: read_data(found) for domain, found in paths.items()}
+    file.touch(mode=0o600)
+    write_final_set(file, documents, secrets.token_bytes(32))

@@ -52,8 +52,20 @@ def game() -> Game:
     return play()
 
 
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_with_21_seats_poisoners_end_below_the_minimum_bond_and_the_honest_win(share: float) -> None:
+    """Row 18 of the features, at both ends: 21 seats, a fifth of the judges' tickets lie."""
+    found = play(trainers=share, judges=5 / 25, task={**TASK, "judges": 25, "seats": 21, "rounds": 8}).describe()[
+        "groups"
+    ]
+    assert found["bad trainers"]["bond_uflk"] < found["bad trainers"]["accounts"] * MIN_BOND_UFLK
+    assert found["honest trainers"]["net_uflk"] > 0
+    assert found["honest trainers"]["bond_uflk"] == found["honest trainers"]["staked_uflk"]
+    assert found["honest judges"]["net_uflk"] > 0
+
+
 def test_poisoners_fall_below_the_minimum_bond_and_the_honest_win(game: Game) -> None:
-    """Row 18 of the features: 40 % poisoners, 20 % of the seats' tickets lie, nine rounds."""
+    """40 % poisoners, a fifth of the judges lie, nine rounds."""
     found = game.describe()["groups"]
     assert found["bad trainers"]["bond_uflk"] / found["bad trainers"]["accounts"] < MIN_BOND_UFLK
     assert found["bad trainers"]["below_minimum"] == 4
