@@ -38,7 +38,7 @@ class Screening:
     threshold_ppm: int
     reason: str
     tokens: int
-    """Forward tokens it took."""
+    """Forward tokens it took at most; what peers share may have been read before."""
 
     @property
     def is_alarm(self) -> bool:
