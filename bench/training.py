@@ -15,7 +15,8 @@ from bench.report import Result, summarize
 BATCH, LENGTH, RATE = 4, 128, 3e-3
 TARGETS = {"": ("q_proj", "v_proj"), "/all_linear": ("all",)}
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-ADAPTERS, SCORED_BATCHES = 3, 2
+ADAPTERS, SCORED_BATCHES = 2, 6
+"""3,072 tokens for each adapter, of the order that a task asks a judge to score."""
 
 
 def measure_training(model: str = "demo", runs: int = 5, steps: int = 3) -> list[Result]:
