@@ -31,11 +31,11 @@ DTYPES = ("bf16", "fp32", "nf4")
 def prepare_base(ref: str) -> Path:
     """The folder of a reference, made first where needed. Raises BaseError."""
     if ref == DEMO:
-        return _make_once(DEMO_FOLDER, _convert_demo)
+        return make_once(DEMO_FOLDER, _convert_demo)
     if ref == TINY:
         from ml.tiny import TINY_FOLDER, write_tiny
 
-        return _make_once(TINY_FOLDER, write_tiny)
+        return make_once(TINY_FOLDER, write_tiny)
     if Path(ref).is_dir():
         check_folder(Path(ref))
         return Path(ref)
@@ -94,7 +94,7 @@ def load_tokenizer(ref: str) -> Any:
     return AutoTokenizer.from_pretrained(prepare_base(ref), local_files_only=True, trust_remote_code=False)
 
 
-def _make_once(name: str, make: Callable[[Path], None]) -> Path:
+def make_once(name: str, make: Callable[[Path], None]) -> Path:
     """The cache folder's `name`, made by `make` into a temporary folder and renamed: whole or absent."""
     cache = cache_folder()
     folder = cache / name

@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"flockchain.store", "flockchain.execution", "flockchain.txs", "flockchain.client", "ml"},
     "api": GROUND | {"flockchain.store", "flockchain.txs"},
     "ml": set(),
-    "ml.lab": GROUND | {"flockchain.execution", "flockchain.txs", "ml"},
+    "ml.lab": GROUND | {"flockchain.execution", "flockchain.txs", "flockchain.workers", "ml"},
 }
 """Room -> what it may import beside itself. `flockchain.cli` stands at the top and may import all of them."""
 

@@ -125,7 +125,7 @@ class Attester:
         path = self.adapters.path(made.root)
         gains: list[Gain] = []
         try:
-            figures = tuple(_encode_figure(figure, model) for figure in meter.judge_candidate(path))
+            figures = tuple(encode_candidate_figure(figure, model.domains) for figure in meter.judge_candidate(path))
             if task["spec"]["rewards"]["rule"] in ("merit", "arena"):
                 for root in sorted(made.coefficients_ppm):
                     gains.extend(self._measure_gain(task, round_, model, made, meter, root))
@@ -164,9 +164,9 @@ def encode_screens(screenings: Sequence[Screening]) -> tuple[Screen, ...]:
     return tuple(sorted(found, key=lambda screen: screen.name))
 
 
-def _encode_figure(figure: judge.CandidateFigure, model: Model) -> CandidateFigure:
+def encode_candidate_figure(figure: judge.CandidateFigure, domains: Sequence[str]) -> CandidateFigure:
     return CandidateFigure(
-        domain=model.domains.index(figure.domain),
+        domain=domains.index(figure.domain),
         loss_ubpb=figure.loss_ubpb,
         previous_loss_ubpb=figure.previous_loss_ubpb,
         change_ppm=figure.previous.change_ppm,
