@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ml.lab import Json
+from ml.lab.document import wrap
 from ml.lab.settings import Settings
 from ml.lab.tables import make_figure, make_table, show, show_rate, show_seeds
 
@@ -188,23 +189,19 @@ def _make_seed_table(document: Json, places: list[tuple[str, str]]) -> str:
 
 def _list_reasons(document: Json) -> str:
     """Why `flock` left something out, in the committee's own words; one seed of each attack."""
-    lines = ["What the committee of `flock` said of whom it did not accept, on the first seed:"]
+    lines = ["What the committee of `flock` said of whom it did not accept, on the first seed:", ""]
     first = f"/seed{document['seeds'][0]}/{FLOCK}"
     for name, result in sorted(document["cells"].items()):
         if name.endswith(first):
+            place = name.removesuffix(first)
+            said = {who: f"{result['outcomes'][who]}, {reason}" for who, reason in result["reasons"].items()}
             lines += [
-                f"- {name.removesuffix(first)}, {who}: {result['outcomes'][who]}, {_wrap(reason)}"
-                for who, reason in sorted(result["reasons"].items())
+                wrap(f"- {place}, {who}: {said[who]}", "  ")
+                for who in sorted(said)
                 if result["outcomes"][who] != "accept"
             ]
-            lines.append(f"- {name.removesuffix(first)}, the round: {_wrap(result['outcome'])}")
+            lines.append(wrap(f"- {place}, the round: {result['outcome']}", "  "))
     return "\n".join(lines)
-
-
-def _wrap(text: str) -> str:
-    import textwrap
-
-    return textwrap.fill(text, 80, subsequent_indent="  ", break_long_words=False)
 
 
 def plot(document: Json, folder: Path) -> list[Path]:

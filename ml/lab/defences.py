@@ -75,6 +75,8 @@ def combine(
     """float32 factors of the next global adapter of an arm without committee, after the bare base."""
     if arm == "clean":
         return _step("fedavg", {name: updates[name] for name in honest}, spec)
+    if arm == "attackers":
+        return _step("fedavg", {name: updates[name] for name in updates if name not in honest}, spec)
     if arm == "oracle":
         return apply_rule("mean_norm_clip", {name: updates[name] for name in honest}, spec)
     if arm in RULES:

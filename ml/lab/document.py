@@ -6,6 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +18,7 @@ from ml.lab.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS, REPORTS = ROOT / "bench" / "results" / "lab", ROOT / "docs" / "results"
+WIDTH = 118
 PACKAGES = ("torch", "transformers", "peft", "numpy")
 
 
@@ -80,17 +82,21 @@ def read_document(name: str, results: Path = RESULTS) -> Json:
 
 def _make_head(document: Json) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in sorted(document["versions"].items()))
-    seeds = ", ".join(str(seed) for seed in document["seeds"])
-    return (
-        f"# {document['title']}\n\n"
-        f"Written by `{document['command']}` on {document['date']}; do not edit.\n\n"
-        f"- machine: {document['machine']}, {document['processes']} processes, "
-        f"{document['process_seconds'] / 60:.0f} process minutes\n"
-        f"- versions: {versions}; commit {', '.join(document['commits'])}\n"
-        f"- seeds: {seeds}\n"
-        f"- every figure, every seed and all settings: `bench/results/lab/{document['experiment']}.json`; what the "
-        "names mean: [the lab](../lab.md)"
+    facts = (
+        f"machine: {document['machine']}, {document['processes']} processes, "
+        f"{document['process_seconds'] / 60:.0f} process minutes",
+        f"versions: {versions}; commit {', '.join(document['commits'])}",
+        f"seeds: {', '.join(str(seed) for seed in document['seeds'])}",
+        f"every figure, every seed and all settings: `bench/results/lab/{document['experiment']}.json`",
+        "what the names mean: [the lab](../lab.md)",
     )
+    written = f"Written by `{document['command']}` on {document['date']}; do not edit."
+    return "\n\n".join([f"# {document['title']}", wrap(written), "\n".join(wrap(f"- {fact}", "  ") for fact in facts)])
+
+
+def wrap(text: str, indent: str = "") -> str:
+    """Within the width that the project's documents keep."""
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def describe_machine() -> str:

@@ -126,3 +126,14 @@ def test_bounds_over_seeds_and_of_rates() -> None:
     assert compute_rate_bound(0, 60) == pytest.approx(1 - 0.05 ** (1 / 60), abs=1e-9)
     assert compute_rate_bound(5, 10) == pytest.approx(0.7776, abs=1e-4)
     assert compute_rate_bound(4, 4) == 1.0
+
+
+def test_a_report_names_machine_and_seeds_within_the_width_of_documents() -> None:
+    from ml.lab.document import _make_head
+
+    document = {"title": "T", "command": "flockchain lab run t", "date": "2026-11-21", "machine": "m " * 60}
+    document |= {"processes": 2, "process_seconds": 90.0, "versions": {"torch": "2"}, "commits": ["abc"]}
+    head = _make_head(document | {"seeds": [0, 1], "experiment": "t"})
+    assert "- seeds: 0, 1" in head
+    assert "2 processes, 2 process minutes" in head
+    assert max(map(len, head.splitlines())) <= 120
