@@ -11,11 +11,12 @@ from ml.lab.settings import Settings
 
 def plan(settings: Settings) -> list[Cell]:
     """One cell per seed, attack, share and defence; the attacks share their cells at 0 %."""
-    trainers = settings["trainers"]
+    trainers, only = settings["trainers"], settings.values.get("only", list(settings["attacks"]))
     return [
         Scene(settings, seed, name, attack, trainers, attackers).plan_arm(arm)
         for seed in settings.seeds
         for name, attack in sorted(settings["attacks"].items())
+        if name in only
         for attackers in settings["attackers"]
         for arm in (*CONTROLS, *settings["defences"])
     ]

@@ -33,7 +33,7 @@ def summarize(settings: Settings, results: Mapping[str, Json]) -> Json:
 
 def report(document: Json) -> str:
     parts = [_explain(document), "## Claim", _claim(document), "## Worst over attacks", _make_worst_table(document)]
-    for attack in sorted(document["settings"]["attacks"]):
+    for attack in sorted({name.split("/")[0] for name in document["cells"]}):
         parts += [f"## {attack}", _make_table(document, attack)]
     parts += ["## Honest trainers", _count_honest(document)]
     return "\n\n".join(parts)

@@ -20,9 +20,9 @@ def run_quick(poisoned: Poisoned, tmp_path_factory: pytest.TempPathFactory) -> R
     """(figures, results by cell) of the tiny quick form of an experiment, in this process, with these overrides."""
     folder: Path = tmp_path_factory.mktemp("cells")
 
-    def run(name: str, **overrides: Any) -> tuple[Json, Json]:
+    def run(name: str, form: str = "tiny", **overrides: Any) -> tuple[Json, Json]:
         changes = merge({"model": {"base": str(poisoned.folder)}}, overrides)
-        settings = read_settings(name, form="tiny", quick=True, overrides=changes)
+        settings = read_settings(name, form=form, quick=True, overrides=changes)
         planned = settings.get_module().plan(settings)
         run_cells(planned, folder, jobs=0, commit="test")
         results = {cell.name: read_result(folder, cell) for cell in planned}

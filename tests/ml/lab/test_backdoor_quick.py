@@ -20,11 +20,8 @@ def ran(run_quick: RunQuick) -> tuple[Json, Json]:
 def check_defended(figures: Json, arm: str) -> None:
     """What `flock` must do, said of any arm: the backdoor works, its author is kept out, nobody honest is slashed."""
     backdoor = figures[f"asr/{PLACE}/attackers"]["mean"]
-    said = {n: round(f["mean"], 3) for n, f in figures.items() if n.count("/") == 3 and not n.startswith("loss")}
-    if backdoor < 0.8:
-        pytest.fail(str(said))
-    if figures[f"attackers_accepted/{PLACE}/{arm}"]["mean"] != 0:
-        pytest.fail(str(said))
+    assert backdoor >= 0.8
+    assert figures[f"attackers_accepted/{PLACE}/{arm}"]["mean"] == 0
     assert figures[f"asr/{PLACE}/{arm}"]["mean"] <= 0.32 * backdoor
     assert figures[f"honest_slashed/{PLACE}/{arm}"]["mean"] == 0
 
@@ -36,7 +33,7 @@ def test_the_backdoor_works_and_is_kept_out(ran: tuple[Json, Json], arm: str) ->
 
 def test_without_the_screens_the_same_check_fails(ran: tuple[Json, Json]) -> None:
     """`loss_only` is the same committee, ballots and ledger with the screens struck out: it takes the attacker in."""
-    with pytest.raises(pytest.fail.Exception):
+    with pytest.raises(AssertionError):
         check_defended(ran[0], "loss_only")
     assert ran[0][f"attackers_accepted/{PLACE}/loss_only"]["mean"] == 1
 
