@@ -66,13 +66,14 @@ def test_timers_run_once_in_order_unless_cancelled(run: Callable[[Callable[[Cloc
 
     def story(clock: Clock) -> None:
         assert clock.now_ms() > 1_600_000_000_000
-        clock.call_later(20, lambda: fired.append("second"))
-        clock.call_later(1, lambda: fired.append("first"))
-        clock.call_later(5, lambda: fired.append("never"))()
+        # Far enough apart that a busy machine, which may pause between these lines, does not change the order.
         clock.call_later(-5, lambda: fired.append("now"))
+        clock.call_later(400, lambda: fired.append("second"))
+        clock.call_later(50, lambda: fired.append("first"))
+        clock.call_later(100, lambda: fired.append("never"))()
         assert not fired, "never from within call_later"
 
-    run(story, 60)
+    run(story, 700)
     assert fired == ["now", "first", "second"]
 
 

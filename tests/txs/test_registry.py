@@ -18,13 +18,16 @@ from flockchain.txs import (
     approve_change,
     attest_aggregate,
     claim_rewards,
+    commit_final,
     confirm_fetched,
     create_task,
     edit_validator,
     fund_task,
     get_type,
+    judge_final,
     leave_task,
     propose_change,
+    reveal_final,
     slash,
     stake,
     submit_adapter,
@@ -35,7 +38,8 @@ from flockchain.txs import (
 )
 from flockchain.types.chain import PREVOTE, VoteBody
 from flockchain.types.change import Setting
-from flockchain.types.task import Coefficient
+from flockchain.types.final import FinalTerms
+from flockchain.types.task import AdapterFigures, Coefficient
 from flockchain.types.tx import OK, SignedTx
 from tests.execution.stories import make_quick_genesis, make_spec
 from tests.support.ledger import GENESIS_TIME_MS, Ledger, make_address, make_beacon_chain, make_key
@@ -57,14 +61,17 @@ EXAMPLES: dict[str, Canonical] = {
     "approve-change": approve_change.Body(VAL0, 1),
     "attest-aggregate": attest_aggregate.Body(1, 1, ROOT, 9, (Coefficient(ROOT, 5),), (), (), ()),
     "claim-rewards": claim_rewards.Body(VAL0),
+    "commit-final": commit_final.Body(FinalTerms(ROOT, 9, 5, 0, 0, 0)),
     "confirm-fetched": confirm_fetched.Body(1, 1, ()),
     "create-task": create_task.Body(make_spec(), 10**9),
     "edit-validator": edit_validator.Body(VAL0, "name", b""),
     "fund-task": fund_task.Body(1, 5),
+    "judge-final": judge_final.Body(1, AdapterFigures(ROOT, "abstain", "", (), ())),
     "leave-task": leave_task.Body(1),
     "propose-change": propose_change.Body(
         validator=VAL0, settings=(Setting("fees.min_fee_uflk", 200),), deadline_ms=GENESIS_TIME_MS + 600_000
     ),
+    "reveal-final": reveal_final.Body(1),
     "slash": slash.Body("double-vote", example_evidence()),
     "stake": stake.Body("task:1", 5, role="trainer"),
     "submit-adapter": submit_adapter.Body(1, 1, ROOT, 9, b"", 1, ""),
