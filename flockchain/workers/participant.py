@@ -71,13 +71,25 @@ class Participant(ABC):
                         self.finish(task)
                         self.report("task ended", {"status": task["status"], "reason": task["reason"]})
                         return
-                    self.step(task, self.client.round(self.task_id, task["round"]))
+                    round_ = self._find_round(task["round"])
+                    if round_ is not None:
+                        self.step(task, round_)
                     time.sleep(POLL_S)
                 except Unreachable as error:
                     self.report("waiting for a node", {"error": str(error)})
                     self.pause()
         finally:
             self.outbox.close()
+
+    def _find_round(self, number: int) -> Json | None:
+        """The task's round; None while the node that answers now is behind the one that named it."""
+        try:
+            return self.client.round(self.task_id, number)
+        except Refused as refusal:
+            if refusal.code != "not-found":
+                raise
+            self.report("waiting for a node that lags", {"round": number, "message": refusal.message})
+            return None
 
     @abstractmethod
     def finish(self, task: Json) -> None:
