@@ -35,6 +35,10 @@ SHOWN = {
     "invalid, against the same light load without them",
     "flood_block_interval_ratio/many_clients": "the same from 20 addresses",
     "rss_mb/flood_many_clients": "resident memory of the flooded node",
+    "train_tokens_per_s": "training SmolLM2 on 2 CPU threads in bf16, q and v, 4 x 128 tokens a step",
+    "train_tokens_per_s/all_linear": "the same, all linear modules",
+    "score_tokens_per_s": "judging with it, two adapters over one base, q and v",
+    "score_tokens_per_s/all_linear": "the same, all linear modules",
     "simulated_heights_per_s": "simulated consensus heights, faults and all",
 }
 
@@ -52,6 +56,8 @@ def make_table() -> str:
     for name, text in SHOWN.items():
         if name in found:
             r = found[name]
+            ratio = (r.get("peer") or {}).get("ratio_median")
+            text += f"; {ratio:.2f} times plain {r['peer']['name']} beside it" if ratio else ""
             lines.append(f"| {text} | {r['median']:g} {r['unit']} | {r['min']:g} to {r['max']:g} | {r['runs']} |")
     for machine, dates in sorted(machines.items()):
         lines += ["", f"Measured on {', '.join(sorted(dates))}: {machine}."]
