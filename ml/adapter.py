@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ml.canonical import Array as Array
 from ml.canonical import (
+    Array,
     Header,
     Manifest,
     TensorFile,
@@ -23,7 +23,6 @@ from ml.canonical import (
     write_stream,
     write_tensors,
 )
-from ml.canonical import Malformed as Malformed
 from ml.spec import GLOBAL_LIMIT, AdapterSpec
 
 Update = dict[str, Array]

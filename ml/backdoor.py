@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ml.adapter import Array
+from ml.canonical import Array
 from ml.data import Block
 from ml.styles import STYLES, Codec, Rewrite, make_rewrite
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ml.adapter import Array
+from ml.canonical import Array
 from ml.lora import fixed_a
 from ml.spec import AdapterSpec
 from ml.train_setup import is_four_bit

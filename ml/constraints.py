@@ -1,4 +1,4 @@
-"""What training may have to keep to beside its loss (`ml.trainer.Constraint`): a ball, or the shape of honest updates.
+"""What training may have to keep to beside its loss (`ml.trainer.Constraint`): a pull, a ball, or the honest shape.
 
 Moves are B - B_0 in update steps, norms those of `ml/norms.py`: |move A|^2 = trace(move^T move A A^T), from r x r
 matrices. In floats: the integers that rules compare are taken from the finished update.
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ml.adapter import Array
+from ml.canonical import Array
 from ml.factors import make_global_factors
 from ml.norms import gram_of_fixed_a
 from ml.spec import AdapterSpec
@@ -47,6 +47,22 @@ class Moves:
                 for module, move in one.items()
             ]
         ).sum()
+
+
+class Pull:
+    """mu/2 * |B - B_0|^2 added to the loss, B_0 where training starts: FedProx (arXiv:1812.06127, equation 2)."""
+
+    def __init__(self, mu: float) -> None:
+        self._mu = mu
+        self._start: dict[str, torch.Tensor] = {}
+
+    def penalise(self, factors: Factors) -> torch.Tensor:
+        """First called before the first step, where B still stands at the start."""
+        self._start = self._start or {module: factor.detach().clone() for module, factor in factors.items()}
+        return self._mu / 2 * torch.stack([(b - self._start[name]).square().sum() for name, b in factors.items()]).sum()
+
+    def project(self, factors: Factors) -> None:
+        """Nothing is bound."""
 
 
 class NormBall:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ml.adapter import Array
+from ml.canonical import Array
 from ml.spec import AdapterSpec
 
 PPM = 1_000_000

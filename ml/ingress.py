@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ml.adapter import Malformed as Malformed
 from ml.adapter import check_tensors
 from ml.canonical import Array, Header, map_tensors, read_header, refuse
 from ml.norms import norm2

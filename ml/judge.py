@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ml.adapter import GlobalAdapter, Manifest, Update, read_global, read_update
 from ml.aggregate.mean_norm_clip import compute_coefficients
+from ml.canonical import Malformed
 from ml.data import Block
 from ml.factors import make_factors, make_global_factors
 from ml.figures import PPM, BlockLoss, Change, compute_bits_per_byte, compute_change, round_to_multiple
-from ml.ingress import Malformed, check_update_file
+from ml.ingress import check_update_file
 from ml.norms import cosine_ppm, inner, ratio_ppm
 from ml.screen import Factors, Screened, Screening, Subject
 from ml.screen.pipeline import choose_phrases, choose_prompts, screen_all

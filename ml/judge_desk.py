@@ -12,7 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from ml.adapter import Malformed, read_global
+from ml.adapter import read_global
+from ml.canonical import Malformed
 from ml.data import Block
 from ml.judge import HoldoutMeter
 from ml.spec import JudgeSpec, decode_spec

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ml.adapter import Array
+from ml.canonical import Array
 
 
 def compute_mean(updates: Sequence[Mapping[str, Any]]) -> dict[str, Array]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ml.adapter import Array
+from ml.canonical import Array
 from ml.lora import fixed_a
 from ml.spec import AdapterSpec
 

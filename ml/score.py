@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ml.adapter import Array
+from ml.canonical import Array
 from ml.carry import make_carrier
 from ml.data import Block
 from ml.figures import BlockLoss

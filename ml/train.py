@@ -30,8 +30,6 @@ __all__ = ["TrainResult", "TrainingFailed", "choose_blocks", "compute_update_ste
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int, float], None]
 """Called after each step with (steps done, steps in all, the step's loss in nats per token)."""
-Penalty = Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
-"""(B now, B at the start), tensors by module -> a scalar added to each step's loss, e.g. FedProx's pull."""
 PROBE_BLOCKS = 4
 """At most so many own blocks, evenly spread, on which the loss is measured before and after."""
 CHECKPOINT_S = 60.0
@@ -77,7 +75,6 @@ def train_update(
     progress: Progress | None = None,
     residual: Mapping[str, Floats] | None = None,
     loss_sign: int = 1,
-    penalty: Penalty | None = None,
     constraint: Constraint | None = None,
     setup: TrainSetup | None = None,
     team: Team | None = None,
@@ -87,16 +84,13 @@ def train_update(
     """The update of a loaded base on one's own blocks; the base is given back unchanged.
 
     `residual` is the last result's, or None when the base is not the expected one. `loss_sign` of -1 ascends (an
-    attack); `penalty` is added to what each step descends, not to the losses told; a `constraint` binds each step.
+    attack); a `constraint` binds each step, and its penalty is not in the losses told.
     `setup` None: chosen for the base. `team`: the processes that train this update together, each calling with the same
     arguments. `checkpoint`: the file from which a killed training goes on, written at most every `checkpoint_s`. Raises
     TrainingFailed for too little data or memory, or a loss that is not finite.
     """
     if not blocks:
         raise TrainingFailed("no blocks to train on: give documents of at least 16 tokens")
-    assert penalty is None or constraint is None, "one of them"
-    if penalty is not None:
-        constraint = _Pull(penalty)
     assert checkpoint is None or constraint is None, "a constraint's state is in no checkpoint"
     setup, team = setup or choose_setup(base), team or Team()
     key = ""
@@ -127,22 +121,6 @@ def train_update(
     return TrainResult(
         update, rest, done.losses, done.loss_before, loss_after, saturated, done.tokens, done.seconds, resumed_at
     )
-
-
-class _Pull:
-    """A penalty as a constraint that changes nothing in place."""
-
-    def __init__(self, penalty: Penalty) -> None:
-        self.penalty = penalty
-        self._start: dict[str, torch.Tensor] = {}
-
-    def penalise(self, factors: Mapping[str, torch.Tensor]) -> Any:
-        """First called before the first step, where B still stands at the start."""
-        self._start = self._start or {module: factor.detach().clone() for module, factor in factors.items()}
-        return self.penalty(factors, self._start)
-
-    def project(self, factors: Mapping[str, torch.Tensor]) -> None:
-        pass
 
 
 class _Run:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ml.plan.memory import plan_memory
+from ml.plan.memory import OPTIMIZER_BYTES, plan_memory
 from ml.plan.models import ModelShape
 from ml.plan.setup import Setup
 from ml.spec import AdapterSpec, TrainSpec
@@ -16,8 +16,6 @@ from ml.train_setup import TrainSetup, is_four_bit
 GB = 10**9
 SHORTEST = 64
 """Tokens of the shortest sequences that are proposed."""
-OPTIMIZER_BYTES = {"adamw": 8, "paged_adamw_8bit": 2}
-"""Two moments per value of B."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -64,7 +62,7 @@ def _list_changes(
         length=length,
         batch=rows,
         precision=precision,
-        optimizer="adamw-8bit" if setup.optimizer == "paged_adamw_8bit" else "adamw",
+        optimizer=setup.optimizer,
         checkpointing=setup.gradient_checkpointing,
     )
     while plan.batch > 1:
@@ -90,7 +88,7 @@ def _count_adapter_bytes(spec: AdapterSpec, setup: TrainSetup) -> int:
     """A in the base's format (2 bytes), B in float32 with its gradient and moments."""
     a = sum(spec.rank * in_features for _, _, in_features in spec.shapes)
     b = sum(spec.rank * out_features for _, out_features, _ in spec.shapes)
-    return 2 * a + (4 + 4 + OPTIMIZER_BYTES[setup.optimizer]) * b
+    return 2 * a + round((4 + 4 + OPTIMIZER_BYTES[setup.optimizer]) * b)
 
 
 def _get_device_bytes(device: torch.device) -> int:

@@ -7,7 +7,8 @@ from flockchain.codec import Canonical
 from flockchain.execution.upgrade import get_supported_versions
 from flockchain.store.migrations import STEPS
 from flockchain.store.tables import SCHEMA_VERSION
-from flockchain.types import rows
+from flockchain.types import ids
+from flockchain.types import stake_rows as rows
 from flockchain.types.rows import TABLES
 from tests.fixtures.layouts import GOLDEN, describe_all
 
@@ -30,10 +31,10 @@ def test_every_layout_is_listed() -> None:
 
 def test_one_more_field_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     class Account(Canonical, frozen=True):
-        address: rows.Address
-        balance_uflk: rows.Uflk
-        nonce: rows.UInt
-        memo: rows.Text = ""
+        address: ids.Address
+        balance_uflk: ids.Uflk
+        nonce: ids.UInt
+        memo: ids.Text = ""
 
     Account.__module__ = rows.__name__
     monkeypatch.setattr(rows, "Account", Account)

@@ -9,9 +9,9 @@ from flockchain.errors import Refused
 from flockchain.verify.sources import BaseFinder
 from flockchain.workers.learning import find_base, read_data, read_holdout
 from flockchain.workers.view import Model, make_judge_spec, make_model
-from ml.adapter import GlobalAdapter, Malformed, read_global, read_update
+from ml.adapter import GlobalAdapter, read_global, read_update
 from ml.base import BaseError
-from ml.canonical import read_header
+from ml.canonical import Malformed, read_header
 from ml.export import Card, export_peft, import_peft
 from ml.factors import make_factors, make_global_factors
 from ml.figures import compute_change, compute_loss_ubpb

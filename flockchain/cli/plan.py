@@ -26,7 +26,7 @@ def plan(
     length: Annotated[int, typer.Option("--length", min=2, help="Tokens of a sequence.")] = 512,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Sequences of a step on each GPU.")] = 1,
     precision: Annotated[str, typer.Option("--precision", help="nf4, bf16 or fp32.")] = "nf4",
-    optimizer: Annotated[str, typer.Option("--optimizer", help="adamw or adamw-8bit.")] = "adamw",
+    optimizer: Annotated[str, typer.Option("--optimizer", help="adamw or paged_adamw_8bit.")] = "adamw",
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing/--no-checkpointing", help="Recompute activations.")
     ] = True,

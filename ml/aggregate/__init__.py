@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ml.adapter import Array, GlobalAdapter
+from ml.adapter import GlobalAdapter
+from ml.canonical import Array
 from ml.spec import GLOBAL_LIMIT, GRID_EXTRA_BITS, UPDATE_LIMIT, AdapterSpec
 
 PPM = 1_000_000

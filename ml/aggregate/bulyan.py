@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ml.adapter import Array
 from ml.aggregate import divide_half_even, keep_only
 from ml.aggregate.krum import compute_scores
+from ml.canonical import Array
 from ml.distances import Matrix, compute_distances2, find_nearest
 from ml.spec import GRID_EXTRA_BITS, AdapterSpec
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ml.adapter import Array
 from ml.aggregate import MAX_UPDATES, PPM, divide_half_even
+from ml.canonical import Array
 from ml.norms import norm2
 from ml.spec import GRID_EXTRA_BITS, AdapterSpec
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ml.adapter import Array
 from ml.aggregate import divide_half_even, equal_coefficients
+from ml.canonical import Array
 from ml.spec import GRID_EXTRA_BITS
 
 TRIM_ONE_IN = 5

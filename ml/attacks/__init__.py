@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from ml.adapter import Array, Update
+from ml.adapter import Update
 from ml.backdoor import RARE_TOKEN, Backdoor, make_named_goal
+from ml.canonical import Array
 from ml.data import Block
 from ml.norms import norm2
 from ml.spec import UPDATE_LIMIT, AdapterSpec, TrainSpec

@@ -10,9 +10,10 @@ Made for: checks of equal bytes and of distances; the cosine of BA sees through 
 
 import numpy as np
 
-from ml.adapter import Array, Update
+from ml.adapter import Update
 from ml.attacks import MILLI, AttackContext, multiply
 from ml.attacks.exact_copy import craft as copy
+from ml.canonical import Array
 
 KIND, SEES_ROUND = "free-ride", True
 LARGEST_POWER = 3

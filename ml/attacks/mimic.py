@@ -11,8 +11,9 @@ fall under the table. Equal bytes are what the copy check sees.
 
 import numpy as np
 
-from ml.adapter import Array, Update
+from ml.adapter import Update
 from ml.attacks import AttackContext
+from ml.canonical import Array
 from ml.norms import inner
 
 KIND, SEES_ROUND = "update", True

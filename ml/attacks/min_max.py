@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ml.adapter import Array, Update
+from ml.adapter import Update
 from ml.attacks import SCALE_UNIT, AttackContext, to_grid
+from ml.canonical import Array
 from ml.distances import compute_distances2
 from ml.moments import compute_mean, compute_std
 from ml.norms import inner, norm2

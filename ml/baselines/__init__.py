@@ -1,25 +1,26 @@
 """Baselines: what others do with a round's updates, in floats without grid, for tables alone and never for the chain.
 
-Each sibling file is one baseline, a frozen dataclass of its options with one method `step`. All of them take the same
+Each sibling file is one baseline, a frozen dataclass of its options with a method `advance`. All of them take the same
 updates and give the next state, so that the tensors of one round can be replayed under each:
 
     baseline = make_baseline("fedadam", server_rate=0.01)
     state = start(global_adapter)
     state = baseline.step(state, updates)        # once a round
 
-`grid_rule` puts the network's own integer rules behind the same method. FedProx also changes training: its `penalty`
-goes to `ml.train.train_update`.
+`grid_rule` puts the network's own integer rules behind the same method. FedProx also changes training: it takes
+`ml.constraints.Pull` in the trainer.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from ml.adapter import Array
+from ml.canonical import Array
 
 Tensors = Mapping[str, Array]
 """Module path -> floats (out_features, rank): B, or a change of B, in real values and not in steps."""
@@ -37,7 +38,19 @@ class State:
     """Steps done."""
 
 
-class Baseline(Protocol):
+@dataclass(frozen=True)
+class Given:
+    """What a round brings."""
+
+    updates: Mapping[str, Tensors]
+    """By root, in any order."""
+    weights: Mapping[str, float] | None = None
+    """By root, for those that average: numbers of examples; None: equal."""
+    trusted: Tensors | None = None
+    """The server's own update, for those that need one."""
+
+
+class Baseline(ABC):
     """One way from a round's updates to the next global adapter."""
 
     def step(
@@ -48,12 +61,12 @@ class Baseline(Protocol):
         weights: Mapping[str, float] | None = None,
         trusted: Tensors | None = None,
     ) -> State:
-        """The next state; nothing given is changed. Raises ValueError for no updates.
+        """The next state; nothing given (`Given`) is changed. Raises ValueError for no updates."""
+        return self.advance(state, Given(updates, weights, trusted))
 
-        `updates` by root, in any order. `weights` by root for those that average (numbers of examples; None: equal).
-        `trusted` is the server's own update, for those that need one.
-        """
-        ...
+    @abstractmethod
+    def advance(self, state: State, given: Given) -> State:
+        """As `step`: what a baseline's file defines."""
 
 
 def list_baselines() -> tuple[str, ...]:

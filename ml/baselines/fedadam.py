@@ -8,31 +8,23 @@ Reddi et al., "Adaptive Federated Optimization", arXiv:2003.00295, algorithm 2: 
 betas .9 and .99, tau 1e-3 (its section 5 tunes tau; LoRA's changes are small, so tune it here too).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from ml.adapter import Array
-from ml.baselines import State, Tensors, average, flatten, move, unflatten
+from ml.baselines import Baseline, Given, State, average, flatten, move, unflatten
+from ml.canonical import Array
 
 
 @dataclass(frozen=True)
-class Fedadam:
+class Fedadam(Baseline):
     server_rate: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.99
     tau: float = 1e-3
 
-    def step(
-        self,
-        state: State,
-        updates: Mapping[str, Tensors],
-        *,
-        weights: Mapping[str, float] | None = None,
-        trusted: Tensors | None = None,
-    ) -> State:
-        mean = average(updates, weights)
+    def advance(self, state: State, given: Given) -> State:
+        mean = average(given.updates, given.weights)
         m = flatten(state.memory["m"]) if "m" in state.memory else np.zeros_like(mean)
         v = flatten(state.memory["v"]) if "v" in state.memory else np.full_like(mean, self.tau**2)
         m = self.beta1 * m + (1 - self.beta1) * mean

@@ -5,22 +5,14 @@
 McMahan et al., arXiv:1602.05629, algorithm 1. One update moves it anywhere: 1e30, infinity and NaN pass through.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ml.baselines import State, Tensors, average, move
+from ml.baselines import Baseline, Given, State, average, move
 
 
 @dataclass(frozen=True)
-class Fedavg:
+class Fedavg(Baseline):
     server_rate: float = 1.0
 
-    def step(
-        self,
-        state: State,
-        updates: Mapping[str, Tensors],
-        *,
-        weights: Mapping[str, float] | None = None,
-        trusted: Tensors | None = None,
-    ) -> State:
-        return move(state, self.server_rate * average(updates, weights))
+    def advance(self, state: State, given: Given) -> State:
+        return move(state, self.server_rate * average(given.updates, given.weights))

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ml.adapter import Array
 from ml.baselines.fedadam import Fedadam
+from ml.canonical import Array
 
 
 @dataclass(frozen=True)

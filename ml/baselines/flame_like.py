@@ -12,32 +12,24 @@ After Nguyen et al., "FLAME: Taming Backdoors in Federated Learning", arXiv:2101
 An update that is zero or not finite is left out before.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from ml.adapter import Array
-from ml.baselines import State, Tensors, move, stack
+from ml.baselines import Baseline, Given, State, move, stack
 from ml.baselines.fltrust import find_directions
+from ml.canonical import Array
 
 
 @dataclass(frozen=True)
-class FlameLike:
+class FlameLike(Baseline):
     server_rate: float = 1.0
     noise: float = 0.0
     seed: int = 0
     """Of the noise, with the round."""
 
-    def step(
-        self,
-        state: State,
-        updates: Mapping[str, Tensors],
-        *,
-        weights: Mapping[str, float] | None = None,
-        trusted: Tensors | None = None,
-    ) -> State:
-        rows = stack(updates)
+    def advance(self, state: State, given: Given) -> State:
+        rows = stack(given.updates)
         directions = find_directions(rows)
         usable = directions.any(axis=1)
         rows, directions = rows[usable], directions[usable]

@@ -7,32 +7,24 @@ data of every domain. Without any trust, or for a u_0 of zero, nothing moves. An
 no direction and no trust.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from ml.adapter import Array
-from ml.baselines import State, Tensors, flatten, move, stack
+from ml.baselines import Baseline, Given, State, flatten, move, stack
+from ml.canonical import Array
 
 
 @dataclass(frozen=True)
-class Fltrust:
+class Fltrust(Baseline):
     server_rate: float = 1.0
 
-    def step(
-        self,
-        state: State,
-        updates: Mapping[str, Tensors],
-        *,
-        weights: Mapping[str, float] | None = None,
-        trusted: Tensors | None = None,
-    ) -> State:
-        if trusted is None:
+    def advance(self, state: State, given: Given) -> State:
+        if given.trusted is None:
             raise ValueError("FLTrust needs `trusted`, the server's own update on clean data")
-        reference = flatten(trusted)
+        reference = flatten(given.trusted)
         length = np.linalg.norm(reference)
-        directions = find_directions(stack(updates))
+        directions = find_directions(stack(given.updates))
         trust = np.maximum(0, directions @ reference)
         if trust.sum() == 0:
             return move(state, np.zeros_like(reference))

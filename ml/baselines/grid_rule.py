@@ -10,28 +10,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ml.adapter import Array, Update
+from ml.adapter import Update
 from ml.aggregate import aggregate
-from ml.baselines import State, Tensors, flatten, move
+from ml.baselines import Baseline, Given, State, Tensors, flatten, move
+from ml.canonical import Array
 from ml.spec import UPDATE_LIMIT, AdapterSpec
 
 
 @dataclass(frozen=True)
-class GridRule:
+class GridRule(Baseline):
     spec: AdapterSpec
     rule: str = "mean_norm_clip"
     """A name of `ml.aggregate.list_rules`, with or without mixing before it."""
     norm_cap: int = 0
 
-    def step(
-        self,
-        state: State,
-        updates: Mapping[str, Tensors],
-        *,
-        weights: Mapping[str, float] | None = None,
-        trusted: Tensors | None = None,
-    ) -> State:
-        on_grid = {root: to_grid(update, self.spec) for root, update in updates.items()}
+    def advance(self, state: State, given: Given) -> State:
+        on_grid = {root: to_grid(update, self.spec) for root, update in given.updates.items()}
         delta = aggregate(self.rule, on_grid, self.spec, norm_cap=self.norm_cap).delta
         return move(state, flatten(delta) * 2.0**self.spec.grid_step_log2)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from ml.adapter import Update
 from ml.attacks import AttackContext, craft_attack
-from ml.baselines.fedprox import Fedprox
+from ml.constraints import Pull
 from ml.lab import Json
 from ml.lab.cells import Cell, Work
 from ml.lab.committee import run_committee
@@ -34,8 +34,8 @@ def train_honest(work: Work) -> Json:
     settings = work.settings
     model, data = open_model(settings["model"]), deal(settings["data"], settings["seed"])
     number = settings["trainer"]
-    penalty = Fedprox(mu=settings["mu"]).penalty if settings["mu"] else None
-    result = train_on(model, data.get_specialist(number), settings["seed"], number, penalty=penalty)
+    pull = Pull(settings["mu"]) if settings["mu"] else None
+    result = train_on(model, data.get_specialist(number), settings["seed"], number, constraint=pull)
     keep_update(work, result.update)
     return describe_training(result) | {"norm2": norm2(result.update, model.spec)}
 

@@ -16,9 +16,10 @@ import numpy as np
 
 from flockchain.params import UFLK_PER_FLK
 from flockchain.types.task import AdapterFigures, AttestationBody, CandidateFigure, DomainFigure, Screen
-from ml.adapter import Array, GlobalAdapter, Update, zero_global
+from ml.adapter import GlobalAdapter, Update, zero_global
 from ml.aggregate import add_to_global, aggregate
 from ml.attacks.votes import VoteContext, cast_vote
+from ml.canonical import Array
 from ml.figures import Change
 from ml.lab import Json
 from ml.lab.cells import Work

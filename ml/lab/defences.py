@@ -7,10 +7,11 @@ the committee's arms through the ledger.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ml.adapter import Array, GlobalAdapter, Update, zero_global
+from ml.adapter import GlobalAdapter, Update, zero_global
 from ml.aggregate import add_to_global, aggregate
 from ml.baselines import State, make_baseline, start
 from ml.baselines.grid_rule import from_grid
+from ml.canonical import Array
 from ml.lab import Json
 from ml.lab.learners import to_factors
 from ml.spec import AdapterSpec

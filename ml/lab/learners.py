@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ml.adapter import Array, Update, read_update, write_update
+from ml.adapter import Update, read_update, write_update
 from ml.base import base_hash, load_base, load_tokenizer, make_once, prepare_base
+from ml.canonical import Array
 from ml.data import Block, Document, Holdout, make_blocks
 from ml.domains import DOMAINS, ByDomain, Shards, demo_shards, read_domain
 from ml.lab import Json
@@ -148,11 +149,11 @@ def cut_by_domain(model: Model, held: ByDomain, block_tokens: int, count: int = 
     return {domain: holdout.draw(domain, b"flockchain lab", count) for domain in cut}
 
 
-def train_on(model: Model, held: ByDomain, seed: int, number: int, start: Any = None, penalty: Any = None) -> Any:
+def train_on(model: Model, held: ByDomain, seed: int, number: int, start: Any = None, constraint: Any = None) -> Any:
     """The `TrainResult` of an honest trainer on its documents."""
     train_spec = model.make_train_spec(seed, number)
     blocks = [block for found in cut_by_domain(model, held, train_spec.sequence_length).values() for block in found]
-    return train_update(model.base, model.spec, train_spec, blocks, start, penalty=penalty)
+    return train_update(model.base, model.spec, train_spec, blocks, start, constraint=constraint)
 
 
 def keep_update(work: Work, update: Update) -> None:

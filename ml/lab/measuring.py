@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ml.adapter import Array
 from ml.attacks import make_goal
 from ml.backdoor import Backdoor, draw_random_triggers, make_backdoor, make_prompts, measure_success
+from ml.canonical import Array
 from ml.data import Block
 from ml.figures import compute_bits_per_byte
 from ml.lab import Json

@@ -15,7 +15,7 @@ GIB = 2**30
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Per parameter: 4 bits, an 8-bit scale for each 64, a float32 for each 256 of those (QLoRA, arXiv:2305.14314, 3)."""
 PARAMETER_BYTES = {"nf4": NF4_BYTES, "bf16": 2.0, "fp32": 4.0}
-OPTIMIZER_BYTES = {"adamw": 8.0, "adamw-8bit": 2 + 2 * 4 / 256}
+OPTIMIZER_BYTES = {"adamw": 8.0, "paged_adamw_8bit": 2 + 2 * 4 / 256}
 """Two moments per trained value: float32, or 8 bits with a float32 scale for each 256 (arXiv:2110.02861)."""
 CUDA_RUNTIME_BYTES = 0.7 * GIB
 """Context, cuBLAS workspaces and kernels; of the order reported for CUDA 12 and 13, to be measured."""

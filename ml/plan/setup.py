@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ml.plan.models import ModelShape
 
 PRECISIONS = ("nf4", "bf16", "fp32")
-OPTIMIZERS = ("adamw", "adamw-8bit")
+OPTIMIZERS = ("adamw", "paged_adamw_8bit")
 
 
 @dataclass(frozen=True)

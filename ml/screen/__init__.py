@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ml.adapter import Array
+from ml.canonical import Array
 
 if TYPE_CHECKING:
     from ml.score import ScoringBase

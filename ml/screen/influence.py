@@ -11,7 +11,7 @@ Blind to whatever leaves clean loss as it is, backdoors first of all.
 
 import numpy as np
 
-from ml.adapter import Array
+from ml.canonical import Array
 from ml.norms import gram_of_fixed_a
 from ml.screen import Factors, Inapplicable, Screening, Subject
 from ml.screen.forward import measure_nats

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ml.adapter import Array
+from ml.canonical import Array
 from ml.screen import Inapplicable, Screening, Subject
 from ml.screen.spectra import compute_features, subtract
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ml.adapter import Array
 from ml.attacks.backdoor import poison
 from ml.backdoor import Backdoor
+from ml.canonical import Array
 from ml.data import Block
 from ml.factors import make_factors
 from ml.screen.private_detector import Detector, fit

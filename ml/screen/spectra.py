@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ml.adapter import Array
+from ml.canonical import Array
 from ml.norms import gram_of_fixed_a
 from ml.screen import Factors
 from ml.spec import AdapterSpec

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ml.adapter import Array, Update
+from ml.adapter import Update
+from ml.canonical import Array
 from ml.spec import AdapterSpec
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ml.adapter import Array
+from ml.canonical import Array
 from ml.spec import UPDATE_LIMIT
 from ml.transport import round_to
 

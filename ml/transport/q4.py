@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ml.adapter import Array
+from ml.canonical import Array
 from ml.transport import round_to
 
 LIMIT = 7

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ml.adapter import Array
+from ml.canonical import Array
 from ml.transport.int8 import Int8
 from ml.transport.q4 import Q4
 

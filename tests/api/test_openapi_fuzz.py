@@ -82,6 +82,7 @@ def narrow(case: Any) -> None:
     suppress_health_check=list(hypothesis.HealthCheck),
 )
 def test_every_answer_is_as_documented(case: Any) -> None:
+    """`call_and_validate` raises for an answer that one of the checks refuses: status, schema, headers, 5xx."""
     narrow(case)
     is_opaque = case.operation.label in OPAQUE
     case.call_and_validate(checks=CHECKS.get_all(), excluded_checks=[positive_data_acceptance] if is_opaque else [])

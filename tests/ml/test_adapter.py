@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from ml.adapter import (
-    Malformed,
     hash_spec,
     make_global_manifest,
     make_update_manifest,
@@ -18,7 +17,7 @@ from ml.adapter import (
     write_update,
     zero_global,
 )
-from ml.canonical import read_header
+from ml.canonical import Malformed, read_header
 from ml.spec import module_shapes
 from tests.ml.support import is_equal, make_global, make_small_spec, make_update
 

@@ -213,9 +213,14 @@ def test_an_unknown_baseline_is_named_with_the_known_ones() -> None:
 def test_fedprox_adds_half_mu_times_the_squared_move() -> None:
     import torch
 
-    penalty = make_baseline("fedprox", mu=0.5).penalty  # type: ignore[attr-defined]
-    b = torch.tensor([[3.0, 1.0]], requires_grad=True)
-    found = penalty({"m": b}, {"m": torch.tensor([[1.0, 1.0]])})
+    from ml.constraints import Pull
+
+    pull = Pull(mu=0.5)
+    b = torch.tensor([[1.0, 1.0]], requires_grad=True)
+    assert pull.penalise({"m": b}).item() == 0
+    with torch.no_grad():
+        b += torch.tensor([[2.0, 0.0]])
+    found = pull.penalise({"m": b})
     assert found.item() == 1.0
     found.backward()
     assert b.grad is not None
@@ -224,6 +229,7 @@ def test_fedprox_adds_half_mu_times_the_squared_move() -> None:
 
 def test_fedprox_holds_the_trainer_near_the_global_adapter(tiny_model: Any) -> None:
     """Same base, data and seed: with a strong pull the way is short; no pull is plain training, bit for bit."""
+    from ml.constraints import Pull
     from ml.data import Block
     from ml.spec import TrainSpec
     from ml.train import train_update
@@ -234,11 +240,11 @@ def test_fedprox_holds_the_trainer_near_the_global_adapter(tiny_model: Any) -> N
     random = np.random.default_rng(5)
     blocks = [Block(str(i), tuple(random.integers(97, 110, 32).tolist())) for i in range(6)]
 
-    def train(penalty: Any) -> tuple[float, tuple[float, ...]]:
-        result = train_update(tiny_model, spec, train_spec, blocks, penalty=penalty)
+    def train(pull: Pull | None) -> tuple[float, tuple[float, ...]]:
+        result = train_update(tiny_model, spec, train_spec, blocks, constraint=pull)
         return float(np.linalg.norm(flatten(result.update))), result.losses
 
     free = train(None)
-    assert train(make_baseline("fedprox", mu=0.0).penalty) == free  # type: ignore[attr-defined]
-    strong, _ = train(make_baseline("fedprox", mu=1_000.0).penalty)  # type: ignore[attr-defined]
+    assert train(Pull(mu=0.0)) == free
+    strong, _ = train(Pull(mu=1_000.0))
     assert 2 * strong < free[0]

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ml.adapter import Malformed, make_update_manifest, write_update
-from ml.canonical import write_tensors
+from ml.adapter import make_update_manifest, write_update
+from ml.canonical import Malformed, write_tensors
 from ml.ingress import check_update_file
 from ml.norms import norm2
 from tests.ml.support import make_small_spec, make_update
