@@ -1,6 +1,6 @@
 """Paying a settled round and closing it: rewards out of the pool, receipts, then the next round or the refund."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -53,22 +53,32 @@ def find_payees(state: State, task: Task, training_round: TrainingRound, *, sett
         worked &= {attester for attester, body in attestations.items() if get_claim(body) == claim}
     paid = [judge for judge in judges if judge.address in worked]
     accepted = [verdict for verdict in training_round.verdicts if verdict.outcome == "accept"] if settles else []
-    if task.spec.rewards.rule == "flalliance":
-        shares = _compute_bond_shares(state, training_round, accepted)
-    else:
-        shares = compute_merit_shares([v.root for v in accepted], get_gains(judges, attestations, claim))
-        shares = compute_arena_shares(shares) if task.spec.rewards.rule == "arena" else shares
+    gains = get_gains(judges, attestations, claim)
     return Payees(
         tuple(verdict.trainer for verdict in accepted),
-        shares,
+        _compute_trainer_shares(state, task, training_round, accepted, gains),
         tuple(judge.address for judge in paid),
         _compute_committee_shares(state, task, training_round, judges, paid),
     )
 
 
-def _compute_bond_shares(state: State, training_round: TrainingRound, accepted: Sequence[Verdict]) -> tuple[int, ...]:
+def _compute_trainer_shares(
+    state: State,
+    task: Task,
+    training_round: TrainingRound,
+    accepted: Sequence[Verdict],
+    gains: Mapping[tuple[bytes, int], Sequence[int]],
+) -> tuple[int, ...]:
+    """None where nobody is paid; gains were attested all the same when the committee objects to its candidate."""
     if not accepted:
         return ()
+    if task.spec.rewards.rule == "flalliance":
+        return _compute_bond_shares(state, training_round, accepted)
+    merits = compute_merit_shares([verdict.root for verdict in accepted], gains)
+    return compute_arena_shares(merits) if task.spec.rewards.rule == "arena" else merits
+
+
+def _compute_bond_shares(state: State, training_round: TrainingRound, accepted: Sequence[Verdict]) -> tuple[int, ...]:
     draw = state.get(Draw, training_round.task, training_round.number, "trainer")
     bonds = {candidate.address: candidate.bond_uflk for candidate in draw.candidates}
     return compute_flalliance_shares([bonds[verdict.trainer] for verdict in accepted])

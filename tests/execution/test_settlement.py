@@ -75,6 +75,16 @@ def test_when_the_candidate_harms_trainers_wait_and_judges_are_paid() -> None:
     assert story.task.pool_uflk == POOL_UFLK - POOL_UFLK // 3 * 3 // 10
 
 
+@pytest.mark.parametrize("rule", ["merit", "arena", "flalliance"])
+def test_gains_of_a_candidate_that_does_not_settle_pay_nobody(rule: str) -> None:
+    """They name adapters whose authors wait: a history of `tests/ledger/` had stopped the chain there."""
+    story = at_aggregate(spec=make_spec(rewards=RewardSpec(rule=rule)))
+    gains = tuple(Gain(verdict.root, 0, 3_000) for verdict in story.round.verdicts)
+    story.attest(figures=candidate_figures(90_000, 90_000), gains=gains)
+    assert story.last_round.outcome.startswith("the candidate harms code")
+    assert {story.names[r.account] for r in story.receipts if r.kind == "reward"} == set(story.judges)
+
+
 def test_one_attester_alone_cannot_stop_a_candidate() -> None:
     story = at_aggregate()
     story.must("judge0", story.attest_body("judge0", figures=candidate_figures(500_000, 500_000)))
