@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from nacl.signing import SigningKey
@@ -65,8 +65,13 @@ def show(data: Any, as_json: bool, title: str = "") -> None:
     console().print(table)
 
 
-def show_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], as_json: bool, data: Any = None) -> None:
-    """A list as a table of the named columns, or JSON (`data` if it differs from the rows)."""
+def show_rows(
+    rows: Sequence[dict[str, Any]], columns: Sequence[str], as_json: bool, data: Any = None, *, folding: str = ""
+) -> None:
+    """A list as a table of the named columns, or JSON (`data` if it differs from the rows).
+
+    Where it is too wide, the column `folding` takes several lines; without one, columns are cut.
+    """
     if as_json:
         print_json(rows if data is None else data)
         return
@@ -76,7 +81,11 @@ def show_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], as_json: b
     table = Table(box=None, pad_edge=False)
     for column in columns:
         number = all(isinstance(row.get(column), int) for row in rows)
-        table.add_column(column, justify="right" if number else "left", overflow="ellipsis", no_wrap=True)
+        justify: Literal["left", "right"] = "right" if number else "left"
+        if column == folding:
+            table.add_column(column, justify=justify, overflow="fold")
+        else:
+            table.add_column(column, justify=justify, overflow="ellipsis", no_wrap=True)
     for row in rows:
         table.add_row(*(render_value(row.get(column)) for column in columns))
     console().print(table)

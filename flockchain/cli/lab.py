@@ -73,7 +73,7 @@ def list_(json: JsonFlag = False) -> None:
         except LabError:
             date = ""
         rows.append({"name": name, "title": settings.title, "seeds": len(settings.seeds), "measured": date})
-    show_rows(rows, ["name", "title", "seeds", "measured"], json)
+    show_rows(rows, ["name", "title", "seeds", "measured"], json, folding="title")
 
 
 @app.command()
@@ -119,7 +119,7 @@ def _print_figures(document: dict[str, Any]) -> None:
         {"figure": name, "mean": _round(figure["mean"]), "upper 95 %": _round(figure.get("upper")), "n": figure["n"]}
         for name, figure in sorted(document["figures"].items())
     ]
-    show_rows(rows, ["figure", "mean", "upper 95 %", "n"], False)
+    show_rows(rows, ["figure", "mean", "upper 95 %", "n"], False, folding="figure")
 
 
 def _round(value: float | None) -> str:
