@@ -1,15 +1,15 @@
 """Figures, tables and claims of `backdoor`, from its cells' results alone."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from ml.lab import Json
+from ml.lab.defences import CONTROLS, FLOCK, PAPER
 from ml.lab.document import wrap
 from ml.lab.settings import Settings
 from ml.lab.tables import make_figure, make_table, show, show_rate, show_seeds
 
-FEDAVG, FLOCK, CLEAN, BASE = "fedavg", "flock", "clean", "base"
+FEDAVG, CLEAN, BASE, ATTACKERS = "fedavg", "clean", "base", "attackers"
 WANTED_FEDAVG, WANTED_RATIO, WANTED_SHARE = 0.8, 0.32, 0.10
 """What the project promises: where FedAvg falls so far, at most so much of its success rate, and at most so much of the
 gain lost."""
@@ -208,14 +208,24 @@ def plot(document: Json, folder: Path) -> list[Path]:
     """A bar of ASR per defence and attack; nothing without matplotlib."""
     from ml.lab.plots import plot_bars
 
-    figures = document["figures"]
-    series = {}
+    figures, series = document["figures"], {}
     for attack, share in list_places(document):
         arms = [arm for arm in list_defences(document, attack, share) if arm != BASE]
-        series[f"{attack}, {share} %"] = {arm: _bar(figures[f"asr/{attack}/{share}/{arm}"]) for arm in arms}
+        rates = {arm: figures[f"asr/{attack}/{share}/{arm}"] for arm in arms}
+        series[f"{attack}, {share} %"] = {arm: (rate["mean"], rate["upper"]) for arm, rate in rates.items()}
+    kinds = sort_by_kind(dict.fromkeys(arm for bars in series.values() for arm in bars))
     path = folder / f"{document['experiment']}.png"
-    return plot_bars(path, series, label="attack success rate", most=1.0)
+    return plot_bars(path, series, kinds=kinds, label="attack success rate", most=1.0)
 
 
-def _bar(figure: Mapping[str, Any]) -> tuple[float, float]:
-    return figure["mean"], figure["upper"] if figure["upper"] is not None else figure["mean"]
+def sort_by_kind(arms: Iterable[str]) -> dict[str, list[str]]:
+    """What is measured beside, what others do, and the network's own pipeline."""
+    kinds: dict[str, list[str]] = {"control": [], "another defence": [], "this network": []}
+    for arm in arms:
+        if arm in (*CONTROLS, ATTACKERS):
+            kinds["control"].append(arm)
+        elif arm.startswith(FLOCK) and arm != PAPER:
+            kinds["this network"].append(arm)
+        else:
+            kinds["another defence"].append(arm)
+    return kinds

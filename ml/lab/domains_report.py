@@ -12,7 +12,7 @@ from ml.lab.tables import make_figure, make_table
 DRAWS = 2_000
 NO_WORSE = 0.005
 """No worse: the upper 95 % bound of the relative loss lies below this."""
-LOCAL, LONG = "local-", "-long"
+BASE, LOCAL, LONG, POOLED = "base", "local-", "-long", "pooled"
 
 
 def summarize(settings: Settings, results: Mapping[str, Json]) -> Json:
@@ -153,14 +153,22 @@ def _count(rows: list[list[str]]) -> str:
 
 
 def plot(document: Json, folder: Path) -> list[Path]:
+    """Per domain how each arm's loss differs from the base's; nothing without matplotlib."""
     from ml.lab.plots import plot_bars
 
-    figures = document["figures"]
+    figures, arms = document["figures"], [arm for arm in list_arms(document) if arm != BASE]
+    kinds = {
+        "everybody's documents pooled": [arm for arm in arms if arm.startswith(POOLED)],
+        "one specialist alone": [arm for arm in arms if arm.startswith(LOCAL)],
+        "global adapter": [arm["name"] for arm in document["settings"]["global_arms"]],
+    }
     series = {}
     for domain in list_domains(document):
+        base = figures[f"loss_bpb/{BASE}/{domain}"]["by_seed"]
         bars = {}
-        for arm in list_arms(document):
-            figure = figures[f"loss_bpb/{arm}/{domain}"]
-            bars[arm] = (figure["mean"], figure["mean"] + figure["deviation"])
+        for arm in arms:
+            losses = figures[f"loss_bpb/{arm}/{domain}"]["by_seed"]
+            found = make_figure({int(seed): 100 * (loss / base[seed] - 1) for seed, loss in losses.items()})
+            bars[arm] = (found["mean"], found["upper"])
         series[domain] = bars
-    return plot_bars(folder / f"{document['experiment']}.png", series, label="bits per byte")
+    return plot_bars(folder / f"{document['experiment']}.png", series, kinds=kinds, label="loss against the base, %")

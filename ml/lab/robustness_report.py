@@ -11,6 +11,8 @@ from ml.lab.tables import make_table
 FLOCK = "flock"
 MOST_LOST, UP_TO_PERCENT = 0.10, 40
 """What the project promises of `flock`."""
+CUT = 2.0
+"""The plot's; the tables show all."""
 
 
 def summarize(settings: Settings, results: Mapping[str, Json]) -> Json:
@@ -102,13 +104,14 @@ def _count_honest(document: Json) -> str:
 
 
 def plot(document: Json, folder: Path) -> list[Path]:
+    """Per share of attackers the worst over attacks, a line per defence; nothing without matplotlib."""
     from ml.lab.plots import plot_lines
 
     figures, shares = document["figures"], _list_shares(document)
-    series = {
-        arm: {float(share): min(2.0, figures[f"gain_lost/{arm}/{share}"]["mean"]) for share in shares}
+    lines = {
+        arm: {float(share): min(CUT, figures[f"gain_lost/{arm}/{share}"]["mean"]) for share in shares}
         for arm in document["settings"]["defences"]
     }
     path = folder / f"{document['experiment']}.png"
-    label = "gain lost under the worst attack (cut at 2)"
-    return plot_lines(path, series, x_label="attackers, %", y_label=label)
+    label = f"gain lost (0: none, 1: all; cut at {CUT:g})"
+    return plot_lines(path, {"under the worst attack": lines}, x_label="attackers, %", y_label=label, bold=FLOCK)
