@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ml.libraries import import_peft
 from ml.lora import fixed_a
 from ml.spec import AdapterSpec
 from ml.train_setup import set_gradient_checkpointing
@@ -18,12 +19,11 @@ Rows = Sequence[Sequence[Sequence[int]]]
 
 def wrap(base: Any, spec: AdapterSpec, *, a_is_trained: bool = False) -> Any:
     """peft's own LoRA on the base, with the task's A; B alone is trained unless told otherwise."""
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=list(spec.modules), task_type="CAUSAL_LM")
+    peft = import_peft()
+    config = peft.LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=list(spec.modules), task_type="CAUSAL_LM")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        model = get_peft_model(base, config)
+        model = peft.get_peft_model(base, config)
     with torch.no_grad():
         for module, _, in_features in spec.shapes:
             layer = base.get_submodule(module).lora_A["default"]

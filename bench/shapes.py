@@ -134,6 +134,10 @@ def _make_linear(weight: Any, *, four_bit: bool) -> Any:
         linear.weight = _as_parameter(weight)
         return linear
     import torch
+
+    from ml.libraries import mute_kernel_hint
+
+    mute_kernel_hint()
     from bitsandbytes.nn import Linear4bit, Params4bit
 
     linear = Linear4bit(

@@ -48,11 +48,13 @@ def attach(model: Any, spec: AdapterSpec, adapter: Mapping[str, Any] | None, dev
     shape is not the base's.
     """
     import torch
-    from peft import LoraConfig, get_peft_model
+
+    from ml.libraries import import_peft
 
     _check_shapes(model, spec)
+    peft = import_peft()
     device, dtype = device or model.device, _get_compute_dtype(model)
-    config = LoraConfig(
+    config = peft.LoraConfig(
         r=spec.rank,
         lora_alpha=spec.alpha,
         target_modules=list(spec.modules),
@@ -64,7 +66,7 @@ def attach(model: Any, spec: AdapterSpec, adapter: Mapping[str, Any] | None, dev
     with warnings.catch_warnings():
         # peft 0.21 asks transformers 5.23 for a property under its old name.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        wrapped = get_peft_model(model, config)
+        wrapped = peft.get_peft_model(model, config)
     grid = 2.0**spec.grid_step_log2
     with torch.no_grad():
         for module, out_features, in_features in spec.shapes:

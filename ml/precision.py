@@ -39,6 +39,9 @@ def nf4_config(*, sharded: bool = False) -> Any:
     import torch
     from transformers import BitsAndBytesConfig
 
+    from ml.libraries import mute_kernel_hint
+
+    mute_kernel_hint()  # transformers imports bitsandbytes when it meets this config
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

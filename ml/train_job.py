@@ -106,10 +106,12 @@ def _join_team(job: Mapping[str, Any]) -> "Team":
 def _import_all() -> None:
     """What every process needs, once before they are forked."""
     import accelerate  # noqa: F401
-    import peft  # noqa: F401
     import torch
     import transformers.models.llama.modeling_llama  # noqa: F401
 
+    from ml.libraries import import_peft
+
+    import_peft()
     torch.set_num_threads(1)  # a fork must not inherit a pool of threads that it does not have
 
 

@@ -19,6 +19,7 @@ from ml.batches import IGNORED, count_targets, make_batches, pack_rows
 from ml.data import Block, Document, make_blocks
 from ml.domains import read_domain
 from ml.head_loss import LossModel, _HeadLoss
+from ml.libraries import HINT
 from ml.plan.memory import plan_memory
 from ml.plan.models import ModelShape
 from ml.spec import AdapterSpec, TrainSpec, make_spec
@@ -286,6 +287,7 @@ def test_two_processes_train_what_one_trains(
     assert told == list(range(1, 7))
     assert result.losses == pytest.approx(alone.losses, rel=1e-4)
     assert result.tokens == alone.tokens
+    assert HINT not in (tmp_path / "training.log").read_text()
 
 
 def test_a_batch_too_small_for_the_team_is_refused(tiny_model: Any, spec: AdapterSpec) -> None:
