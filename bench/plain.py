@@ -20,7 +20,9 @@ Rows = Sequence[Sequence[Sequence[int]]]
 def wrap(base: Any, spec: AdapterSpec, *, a_is_trained: bool = False) -> Any:
     """peft's own LoRA on the base, with the task's A; B alone is trained unless told otherwise."""
     peft = import_peft()
-    config = peft.LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=list(spec.modules), task_type="CAUSAL_LM")
+    config = peft.LoraConfig(
+        r=spec.rank, lora_alpha=spec.alpha, target_modules=list(spec.modules), task_type="CAUSAL_LM"
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         model = peft.get_peft_model(base, config)

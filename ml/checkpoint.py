@@ -8,7 +8,7 @@ is not one.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ class Progress:
     loss_before: float
 
 
-def make_key(*parts: Any) -> str:
-    """Hex sha256 of JSON values and bytes, each with its length."""
+def make_key(parts: Iterable[Any]) -> str:
+    """Hex sha256 of JSON values and bytes, each with its length; no part is kept."""
     digest = hashlib.sha256()
     for part in parts:
         data = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode()

@@ -67,19 +67,28 @@ def attach(model: Any, spec: AdapterSpec, adapter: Mapping[str, Any] | None, dev
         # peft 0.21 asks transformers 5.23 for a property under its old name.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         wrapped = peft.get_peft_model(model, config)
-    grid = 2.0**spec.grid_step_log2
     with torch.no_grad():
         for module, out_features, in_features in spec.shapes:
             layer = model.get_submodule(module)
             values, step_log2 = fixed_a(spec, module, in_features)
             fixed = torch.as_tensor(values.astype(np.float32) * np.float32(2.0**step_log2))
             layer.lora_A["default"] = _make_linear(fixed.to(device, dtype)).requires_grad_(False)
-            start = torch.zeros((out_features, spec.rank))
-            if adapter is not None:
-                # int32 below 2^24 times a power of two: exact in float32.
-                start += torch.as_tensor(np.asarray(adapter[module]).astype(np.float32) * np.float32(grid))
+            start = torch.as_tensor(make_start(spec, module, out_features, adapter))
             layer.lora_B["default"] = _make_linear(start.to(device)).requires_grad_(True)
     return wrapped
+
+
+def make_start(
+    spec: AdapterSpec, module: str, out_features: int, adapter: Mapping[str, Any] | None
+) -> npt.NDArray[np.float32]:
+    """B (out_features, rank) of one module as training finds it: the global adapter's, zero for None."""
+    if adapter is None:
+        return np.zeros((out_features, spec.rank), np.float32)
+    # int32 below 2^24 times a power of two: exact in float32.
+    start: npt.NDArray[np.float32] = np.asarray(adapter[module]).astype(np.float32) * np.float32(
+        2.0**spec.grid_step_log2
+    )
+    return start
 
 
 def detach(wrapped: Any) -> Any:

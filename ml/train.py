@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,15 @@ import torch
 from ml.batches import Block, choose_blocks
 from ml.checkpoint import Progress as Standing
 from ml.checkpoint import load_checkpoint, make_key, save_checkpoint
+from ml.quantise import make_moves, quantise
 from ml.spec import UPDATE_LIMIT, AdapterSpec, TrainSpec, encode_spec
 from ml.team import Team
 from ml.train_memory import describe_memory, is_out_of_memory
 from ml.train_setup import TrainSetup, choose_setup
 from ml.trainer import Constraint, Trainer, TrainingFailed
 
-__all__ = ["TrainResult", "TrainingFailed", "choose_blocks", "compute_update_step_log2", "quantise", "train_update"]
+__all__ = ["TrainResult", "TrainingFailed", "choose_blocks", "compute_update_step_log2", "train_update"]
 
-Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int, float], None]
 """Called after each step with (steps done, steps in all, the step's loss in nats per token)."""
 PROBE_BLOCKS = 4
@@ -40,8 +41,6 @@ CHECKPOINT_S = 60.0
 class TrainResult:
     update: dict[str, npt.NDArray[np.int8]]
     """Module -> (out_features, rank), in steps of 2**update_step_log2."""
-    residual: dict[str, Floats]
-    """What quantisation left over, to be carried into the next update on the expected base."""
     losses: tuple[float, ...]
     """Per step, nats per token."""
     loss_before: float
@@ -73,7 +72,6 @@ def train_update(
     global_adapter: Mapping[str, Any] | None = None,
     *,
     progress: Progress | None = None,
-    residual: Mapping[str, Floats] | None = None,
     loss_sign: int = 1,
     constraint: Constraint | None = None,
     setup: TrainSetup | None = None,
@@ -83,8 +81,7 @@ def train_update(
 ) -> TrainResult:
     """The update of a loaded base on one's own blocks; the base is given back unchanged.
 
-    `residual` is the last result's, or None when the base is not the expected one. `loss_sign` of -1 ascends (an
-    attack); a `constraint` binds each step, and its penalty is not in the losses told.
+    `loss_sign` of -1 ascends (an attack); a `constraint` binds each step, and its penalty is not in the losses told.
     `setup` None: chosen for the base. `team`: the processes that train this update together, each calling with the same
     arguments. `checkpoint`: the file from which a killed training goes on, written at most every `checkpoint_s`. Raises
     TrainingFailed for too little data or memory, or a loss that is not finite.
@@ -107,19 +104,18 @@ def train_update(
             loss_sign=loss_sign,
             constraint=constraint,
         ) as trainer:
-            before = _copy_factors(trainer)
             run = _Run(trainer, checkpoint if team.is_first else None, key, checkpoint_s)
             resumed_at = run.resume(checkpoint, blocks)
             run.go_on(choose_blocks(blocks, train_spec), progress)
-            loss_after, after = trainer.measure(_choose_probe(blocks)), _copy_factors(trainer)
+            loss_after = trainer.measure(_choose_probe(blocks))
+            update, saturated = quantise(make_moves(trainer.factors, global_adapter, spec), spec)
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise TrainingFailed(describe_memory(base, spec, train_spec, setup)) from error
         raise
-    update, rest, saturated = quantise(before, after, spec, residual)
     done = run.standing
     return TrainResult(
-        update, rest, done.losses, done.loss_before, loss_after, saturated, done.tokens, done.seconds, resumed_at
+        update, done.losses, done.loss_before, loss_after, saturated, done.tokens, done.seconds, resumed_at
     )
 
 
@@ -162,33 +158,8 @@ class _Run:
             warnings.warn(str(error), stacklevel=2)
 
 
-def quantise(
-    before: Mapping[str, Floats], after: Mapping[str, Floats], spec: AdapterSpec, residual: Mapping[str, Floats] | None
-) -> tuple[dict[str, npt.NDArray[np.int8]], dict[str, Floats], int]:
-    """(int8 update, residual, saturated values) of a move: halves to even, saturated at +-127."""
-    step, update, rest, saturated = 2.0**spec.update_step_log2, {}, {}, 0
-    for module in spec.modules:
-        move = after[module].astype(np.float64) - before[module]
-        if residual is not None:
-            move += residual[module]
-        if not np.isfinite(move).all():
-            raise TrainingFailed(f"{module} is not finite after training: lower the learning rate")
-        rounded = np.rint(move / step)
-        kept = np.clip(rounded, -UPDATE_LIMIT, UPDATE_LIMIT)
-        saturated += int(np.count_nonzero(kept != rounded))
-        update[module] = kept.astype(np.int8)
-        rest[module] = (move - kept * step).astype(np.float32)
-    return update, rest, saturated
-
-
 def _choose_probe(blocks: Sequence[Block]) -> Sequence[Block]:
     return blocks[:: -(-len(blocks) // PROBE_BLOCKS)]
-
-
-def _copy_factors(trainer: Trainer) -> dict[str, Floats]:
-    return {
-        module: factor.detach().to("cpu", torch.float32).numpy().copy() for module, factor in trainer.factors.items()
-    }
 
 
 def _make_key(
@@ -204,7 +175,7 @@ def _make_key(
     """Everything that decides the bytes of the rest of the steps."""
     device = team.device or base.device  # a sharded base is nowhere as a whole
     machine = [torch.__version__, device.type, str(base.dtype), torch.get_num_threads(), team.size, loss_sign]
-    start = [np.ascontiguousarray(global_adapter[name]).tobytes() for name in spec.modules] if global_adapter else []
     text = [[int(token) for token in block.tokens] for block in blocks]
-    values = [encode_spec(spec), asdict(train_spec), asdict(setup)]
-    return make_key(machine, *values, text, *start)
+    values = [machine, encode_spec(spec), asdict(train_spec), asdict(setup), text]
+    start = (np.ascontiguousarray(global_adapter[name]).tobytes() for name in spec.modules) if global_adapter else ()
+    return make_key(chain(values, start))

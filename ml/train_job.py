@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml.adapter import read_global, write_tensors, write_update
+from ml.adapter import read_global, write_update
 from ml.base import prepare_base
 from ml.data import Block
 from ml.spec import AdapterSpec, TrainSpec, decode_spec
@@ -21,12 +21,11 @@ from ml.spec import AdapterSpec, TrainSpec, decode_spec
 if TYPE_CHECKING:
     from ml.team import Team
 
-JOB, START, CHECKPOINT, UPDATE, RESIDUAL, RESULT = (
+JOB, START, CHECKPOINT, UPDATE, RESULT = (
     "job.json",
     "start.safetensors",
     "checkpoint.safetensors",
     "update.safetensors",
-    "residual.safetensors",
     "result.json",
 )
 _EXPECTED = (RuntimeError, ValueError, OSError, MemoryError)
@@ -118,7 +117,6 @@ def _import_all() -> None:
 def _leave(folder: Path, spec: AdapterSpec, result: Any) -> None:
     """The update and its figures; the figures last, for they say that the rest is whole."""
     write_update(folder / UPDATE, result.update, {})
-    write_tensors(folder / RESIDUAL, result.residual, {})
     names = ("losses", "loss_before", "loss_after", "saturated", "tokens", "seconds", "resumed_at")
     partial = folder / f"{RESULT}.partial"
     partial.write_text(json.dumps({name: getattr(result, name) for name in names}), encoding="utf-8")

@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from ml.adapter import make_global_manifest, map_tensors, read_header, read_update, write_global
+from ml.adapter import make_global_manifest, read_update, write_global
 from ml.data import Block
 from ml.environment import make_environment
 from ml.spec import AdapterSpec, TrainSpec, encode_spec
 from ml.train import CHECKPOINT_S, Progress, TrainingFailed, TrainResult
-from ml.train_job import JOB, RESIDUAL, RESULT, START, UPDATE
+from ml.train_job import JOB, RESULT, START, UPDATE
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def train_in_processes(
 
 def _write_job(job: Job, folder: Path, global_adapter: Mapping[str, Any] | None) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name in (START, UPDATE, RESIDUAL, RESULT):
+    for name in (START, UPDATE, RESULT):
         (folder / name).unlink(missing_ok=True)
     if global_adapter is not None:
         write_global(folder / START, dict(global_adapter), make_global_manifest(job.spec, task=0, round=0))
@@ -119,5 +119,4 @@ def _read_result(job: Job, folder: Path) -> TrainResult:
     figures = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     update, _ = read_update(folder / UPDATE, job.spec)
     figures["losses"] = tuple(figures["losses"])
-    residual = dict(map_tensors(folder / RESIDUAL, read_header(folder / RESIDUAL)))
-    return TrainResult(update=update, residual=residual, **figures)
+    return TrainResult(update=update, **figures)

@@ -1,6 +1,7 @@
 """Small specs, random updates and a trained backdoor for the tests of the learning room."""
 
-from collections.abc import Mapping
+import tracemalloc
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,19 @@ MODULES = (
     ("model.layers.0.self_attn.v_proj", 8, 16),
     ("model.layers.1.mlp.down_proj", 16, 40),
 )
+
+
+LARGE = AdapterSpec(
+    base_hash="0" * 64,
+    rank=64,
+    alpha=64,
+    target_modules=("q_proj",),
+    mode="shared_a",
+    a_seed=b"large",
+    update_step_log2=-11,
+    shapes=tuple((f"model.layers.{index:03d}.self_attn.q_proj", 4096, 16) for index in range(64)),
+)
+"""64 modules of 256 KiB: an update of 16 MiB, for measurements of memory."""
 
 
 def make_small_spec(**changes: object) -> AdapterSpec:
@@ -53,6 +67,17 @@ def make_global(spec: AdapterSpec, seed: int) -> GlobalAdapter:
 
 def is_equal(one: dict[str, Array], other: dict[str, Array]) -> bool:
     return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def trace_peak(run: Callable[[], object]) -> int:
+    """Most bytes of Python and numpy while `run` runs for the second time: what is cached for good is not its own."""
+    run()
+    tracemalloc.start()
+    try:
+        run()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 RATE, STEPS = 2e-2, 100

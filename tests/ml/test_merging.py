@@ -2,7 +2,6 @@
 
 import errno
 import shutil
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +19,10 @@ from ml.aggregate import BLOCK_VALUES, MIXING, add_to_global, aggregate, list_ru
 from ml.canonical import Malformed
 from ml.merging import merge_files
 from ml.spec import GLOBAL_LIMIT, AdapterSpec
-from tests.ml.support import make_global, make_small_spec, make_update
+from tests.ml.support import LARGE, make_global, make_small_spec, make_update, trace_peak
 
 SPEC = make_small_spec()
 MANIFEST = make_global_manifest(SPEC, task=1, round=2)
-LARGE = AdapterSpec(
-    base_hash="0" * 64,
-    rank=64,
-    alpha=64,
-    target_modules=("q_proj",),
-    mode="shared_a",
-    a_seed=b"large",
-    update_step_log2=-11,
-    shapes=tuple((f"model.layers.{index:03d}.self_attn.q_proj", 4096, 16) for index in range(64)),
-)
-"""64 modules of 256 KiB: an update of 16 MiB."""
 
 
 def write_updates(folder: Path, spec: AdapterSpec, count: int) -> dict[str, Path]:
@@ -75,17 +63,6 @@ def test_memory_does_not_grow_with_submissions(count: int, tmp_path: Path) -> No
     assert streamed < modules_bytes + 12 * 8 * BLOCK_VALUES < update_bytes // 2
     plain = trace_peak(lambda: aggregate("mean", {r: open_update(p, LARGE) for r, p in paths.items()}, LARGE))
     assert plain > 3 * update_bytes
-
-
-def trace_peak(run: object) -> int:
-    assert callable(run)
-    run()  # what is cached for good is not the merge's
-    tracemalloc.start()
-    try:
-        run()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def test_full_disk_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,6 @@ from ml.train import (
     TrainResult,
     choose_blocks,
     compute_update_step_log2,
-    quantise,
     train_update,
 )
 
@@ -170,48 +169,6 @@ def test_progress_is_told_after_each_step(tiny_model: Any, spec: AdapterSpec, bl
     assert told == [(step, 8) for step in range(1, 9)]
     assert len(result.losses) == 8
     assert result.tokens_per_s > 0
-
-
-def make_move(spec: AdapterSpec, value: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    before = {module: np.zeros((out, spec.rank), np.float32) for module, out, _ in spec.shapes}
-    return before, {module: np.full_like(values, value) for module, values in before.items()}
-
-
-@pytest.mark.parametrize(
-    ("steps", "expected", "is_saturated"),
-    [
-        (0.5, 0, False),
-        (1.5, 2, False),
-        (2.5, 2, False),
-        (-3.5, -4, False),
-        (127.4, 127, False),
-        (300.0, 127, True),
-        (-300.0, -127, True),
-    ],
-)
-def test_a_move_is_rounded_to_even_and_saturated(
-    spec: AdapterSpec, steps: float, expected: int, is_saturated: bool
-) -> None:
-    before, after = make_move(spec, steps * 2.0**spec.update_step_log2)
-    update, residual, saturated = quantise(before, after, spec, None)
-    module = spec.modules[0]
-    assert set(update[module].ravel().tolist()) == {expected}
-    assert bool(saturated) == is_saturated
-    assert residual[module][0, 0] == pytest.approx((steps - expected) * 2.0**spec.update_step_log2, rel=1e-4)
-
-
-def test_a_carried_residual_is_added_to_the_next_move(spec: AdapterSpec) -> None:
-    before, after = make_move(spec, 0.4 * 2.0**spec.update_step_log2)
-    update, residual, _ = quantise(before, after, spec, None)
-    assert not update[spec.modules[0]].any()
-    update, _, _ = quantise(before, after, spec, residual)
-    assert set(update[spec.modules[0]].ravel().tolist()) == {1}
-
-
-def test_a_move_that_is_not_finite_is_no_update(spec: AdapterSpec) -> None:
-    before, after = make_move(spec, float("nan"))
-    with pytest.raises(TrainingFailed, match="not finite"):
-        quantise(before, after, spec, None)
 
 
 @pytest.mark.parametrize(
