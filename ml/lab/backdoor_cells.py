@@ -1,5 +1,7 @@
 """The cells of `backdoor`: training, judging, tuning, and one defence's result. Run in processes of the pool."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ml.adapter import Update
@@ -24,7 +26,7 @@ from ml.lab.learning_task import make_task_spec
 from ml.lab.learning_task import to_json as task_to_json
 from ml.lab.measuring import find_goal, measure
 from ml.norms import norm2
-from ml.spec import AdapterSpec
+from ml.spec import AdapterSpec, TrainSpec
 
 SERVER_NUMBER, ATTACKER_NUMBER = 900, 500
 """Where the batch seeds of the server and of the attackers begin, beside the honest trainers' from 0."""
@@ -59,7 +61,7 @@ def train_attacker(work: Work) -> Json:
     context = AttackContext(
         model.base,
         model.spec,
-        model.make_train_spec(settings["seed"], ATTACKER_NUMBER),
+        make_attack_spec(model, settings["seed"], attack),
         blocks,
         norm_cap=compute_norm_cap(work, settings["norm_cap_milli"]),
         goal=find_goal(model, attack),
@@ -71,6 +73,12 @@ def train_attacker(work: Work) -> Json:
     update = craft_attack(attack["attack"], context, **attack.get("options", {}))
     keep_update(work, update)
     return {"norm2": norm2(update, model.spec)}
+
+
+def make_attack_spec(model: Model, seed: int, attack: Mapping[str, Any]) -> TrainSpec:
+    """As the honest trainers', but for `local_steps` of the attack's own: nobody can stop an attacker from training."""
+    train_spec = model.make_train_spec(seed, ATTACKER_NUMBER)
+    return replace(train_spec, local_steps=attack.get("local_steps", train_spec.local_steps))
 
 
 def compute_norm_cap(work: Work, norm_cap_milli: int) -> int:

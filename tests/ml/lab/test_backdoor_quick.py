@@ -1,13 +1,18 @@
 """The quick form of `backdoor`: four trainers, one with a backdoor, on the tiny base; every step is the real one."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ml.lab import Json
+from ml.lab.backdoor_cells import make_attack_spec
 from ml.lab.backdoor_report import report
+from ml.lab.learners import Model
 from ml.lab.settings import read_settings
 from tests.ml.lab.conftest import RunQuick
+from tests.ml.support import make_small_spec
 
 PLACE = "rare-token/25"
 
@@ -64,3 +69,12 @@ def test_beyond_a_rules_bound_its_cell_is_marked(ran: tuple[Json, Json]) -> None
     assert "| `krum` * |" in text
     assert "| `flock` |" in text
     assert "does not hold" in text or "holds" in text
+
+
+def test_an_attacker_may_train_longer_than_the_honest() -> None:
+    """Its `local_steps` are its own where the file gives them; all else is the task's."""
+    settings = {"local_steps": 3, "batch_size": 2, "sequence_length": 32, "learning_rate_ppm": 10_000}
+    model = Model(Path(), make_small_spec(), settings)
+    usual, longer = (make_attack_spec(model, 1, attack) for attack in ({}, {"local_steps": 9}))
+    assert usual.local_steps == 3
+    assert longer == replace(usual, local_steps=9)
