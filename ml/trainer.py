@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ml.batches import Block, count_targets, make_batches
+from ml.batches import AnyBlock, Block, choose_blocks, count_targets, make_batches
 from ml.head_loss import LossModel
 from ml.lora import attach, detach, get_trained_factors
 from ml.spec import AdapterSpec, TrainSpec
@@ -85,7 +85,7 @@ class Trainer:
     def step(self, blocks: Sequence[Block]) -> float:
         """One step on a batch; its loss before the step, nats per target. Raises TrainingFailed if not finite."""
         self._loss_model.train()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear_gradients()
         value = self._add_gradients(blocks)
         if not math.isfinite(value):
             raise TrainingFailed(
@@ -96,7 +96,7 @@ class Trainer:
             penalty = self.constraint.penalise(self.factors)
             if isinstance(penalty, torch.Tensor):
                 penalty.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        self._move()
         if self.constraint is not None:
             with torch.no_grad():
                 self.constraint.project(self.factors)
@@ -114,10 +114,25 @@ class Trainer:
             losses.append(float(self._loss_model(batch.tokens, batch.targets, batch.positions, scale)))
         return math.fsum(losses) / len(losses)
 
+    # What differs where samples are protected (ml/private_trainer.py)
+
+    def choose_batches(self, blocks: Sequence[AnyBlock]) -> list[list[AnyBlock]]:
+        """The batch of each step."""
+        return choose_blocks(blocks, self.train_spec)
+
+    def _clear_gradients(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _choose_scale(self, blocks: Sequence[Block]) -> float:
+        """Of the batch's nats in the loss: the mean over all targets."""
+        return 1 / count_targets(blocks, self.train_spec.sequence_length)
+
+    def _move(self) -> None:
+        self.optimizer.step()
+
     def _add_gradients(self, blocks: Sequence[Block]) -> float:
         """Gradients of the mean loss over the whole batch, the team's parts and this process's parts of it added up."""
-        length, losses = self.train_spec.sequence_length, []
-        scale = 1 / count_targets(blocks, length)
+        length, losses, scale = self.train_spec.sequence_length, [], self._choose_scale(blocks)
         for batch in make_batches(
             self.team.take(blocks),
             length,

@@ -38,6 +38,13 @@ WaitOption = Annotated[
     int, typer.Option("--wait-s", help="How long to wait at the start while no node answers.", min=0, max=86_400)
 ]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto (measured), bf16, fp32 or nf4 (4 bit: QLoRA).")]
+DpEpsilonOption = Annotated[
+    float | None,
+    typer.Option("--dp-epsilon", help="Protect each sample (DP-SGD): most epsilon of all rounds. Default: none."),
+]
+DpDeltaOption = Annotated[float, typer.Option("--dp-delta", help="Chance that epsilon does not hold.")]
+DpClipOption = Annotated[float, typer.Option("--dp-clip", help="Most length of one sample's gradient.")]
+DpUnitOption = Annotated[str, typer.Option("--dp-unit", help="What a sample is: document or block.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 
 
@@ -65,6 +72,10 @@ def run_trainer(
     ] = None,
     threads: ThreadsOption = 1,
     seed: Annotated[int, typer.Option("--seed", help="Of the order of your data.")] = 0,
+    dp_epsilon: DpEpsilonOption = None,
+    dp_delta: DpDeltaOption = 1e-5,
+    dp_clip: DpClipOption = 0.1,
+    dp_unit: DpUnitOption = "document",
     attack: Annotated[
         str | None, typer.Option("--attack", help="Poison on purpose, to see the defence at work.")
     ] = None,
@@ -74,7 +85,8 @@ def run_trainer(
     passphrase_file: PassphraseOption = None,
     json: JsonFlag = False,
 ) -> None:
-    """Bond, then train in every round in which you are drawn. Nothing of your data leaves this machine.
+    """Bond, then train in every round in which you are drawn. Your text stays on this machine; what an update says of
+    it, --dp-epsilon bounds.
 
     Example: flockchain trainer run --task 1 --key alice --data notes.jsonl --base demo
     """
@@ -83,6 +95,7 @@ def run_trainer(
     from flockchain.workers.bonding import ensure_bond
     from flockchain.workers.learning import Machine, find_base, make_attacker, make_honest, read_data, split_for_ever
     from flockchain.workers.patience import wait_for_node
+    from flockchain.workers.privacy import Promise, open_budget
     from flockchain.workers.trainer import Trainer
 
     report = _Reporter(json)
@@ -92,7 +105,15 @@ def run_trainer(
         own = _worker_folder(home, key)
         documents, held_out = split_for_ever(read_data(data), own / "split.json", key)
         machine = Machine(dtype, device, processes, threads, own, rows_at_once, gradient_checkpointing)
-        make = make_attacker(attack, documents, machine, report) if attack else make_honest(documents, machine, report)
+        promise = None if dp_epsilon is None else Promise(dp_epsilon, dp_delta, dp_clip, dp_unit)
+        budget = open_budget(own, promise, found["spec"]["rounds"], report)
+        if attack and budget:
+            raise Refused("bad-privacy", "--attack with --dp-epsilon: attacks keep to no promise, leave one out")
+        make = (
+            make_attacker(attack, documents, machine, report)
+            if attack
+            else make_honest(documents, machine, report, budget)
+        )
         worker = Trainer(
             client,
             signing_key,

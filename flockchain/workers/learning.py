@@ -9,6 +9,7 @@ from typing import Any
 from flockchain.client import Json
 from flockchain.errors import Refused
 from flockchain.workers.participant import Report
+from flockchain.workers.privacy import PrivacyBudget
 from flockchain.workers.trainer import MakeUpdate
 from flockchain.workers.view import Model
 from ml.adapter import GlobalAdapter, Update
@@ -97,10 +98,13 @@ class Machine:
 class FileTrainer:
     """Makes honest updates (`MakeUpdate`) from documents; the base is loaded at the first one and stays."""
 
-    def __init__(self, documents: Sequence[Document], machine: Machine, report: Report) -> None:
+    def __init__(
+        self, documents: Sequence[Document], machine: Machine, report: Report, budget: PrivacyBudget | None = None
+    ) -> None:
         self.documents = documents
         self.machine = machine
         self.report = report
+        self.budget = budget
         self._base: Any = None
 
     def __call__(self, model: Model, train_spec: TrainSpec, start: GlobalAdapter | None) -> tuple[Update, int]:
@@ -119,6 +123,8 @@ class FileTrainer:
             "own loss",
             {"before_nats": round(result.loss_before, 4), "after_nats": round(result.loss_after, 4)},
         )
+        if self.budget is not None:
+            self.budget.tell()
         return result.update, train_spec.local_steps * train_spec.batch_size
 
     def _train(self, model: Model, train_spec: TrainSpec, start: GlobalAdapter | None) -> Any:
@@ -152,6 +158,7 @@ class FileTrainer:
             progress=self._progress,
             setup=choose_setup(base, **machine.choose_setup()),
             checkpoint=checkpoint,
+            privacy=self.budget.plan(blocks, train_spec) if self.budget else None,
         )
 
     def blocks(self, model: Model, train_spec: TrainSpec) -> list[Block]:
@@ -178,9 +185,13 @@ class FileTrainer:
         self.report("step", {"step": step, "of": steps, "loss_nats": round(loss, 4)})
 
 
-def make_honest(documents: Sequence[Document], machine: Machine, report: Report) -> MakeUpdate:
+def make_honest(
+    documents: Sequence[Document], machine: Machine, report: Report, budget: PrivacyBudget | None = None
+) -> MakeUpdate:
     """The trainer that a team runs on its own data."""
-    return FileTrainer(documents, machine, report)
+    if budget is not None and machine.processes > 1:
+        raise Refused("bad-privacy", f"--dp-epsilon with --processes {machine.processes}: samples are clipped in one")
+    return FileTrainer(documents, machine, report, budget)
 
 
 class Poisoner(FileTrainer):
