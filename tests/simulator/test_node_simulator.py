@@ -15,9 +15,9 @@ from .node.dice import Dice
 from .node.disk import SimDisk, installed
 from .node.golden import FILE, SEEDS
 from .node.mutants import MUTANTS, find
+from .node.outcome import Outcome
 from .node.run import run_seed
 from .node.scenario import Crash, Moment, draw_scenario
-from .node.world import Outcome
 from .run import Finding, simulate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +40,7 @@ MET = {
     "a message was lost",
     "a node crashed",
     "a peer was banned",
+    "a plot lost a message",
     "a torn log was cut",
     "a write to log or signer state was torn",
     "an equivocation was found",
@@ -57,6 +58,8 @@ MET = {
     "forged a decision",
     "forged a proof of lock",
     "forged a vote",
+    "not everyone was connected to everyone",
+    "one went a round ahead of all others",
     "repeated an old message",
     "sent a bad transaction",
     "sent garbage",
@@ -123,9 +126,10 @@ def test_the_golden_seeds_differ_from_each_other() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "no lock rule", "quorum of half", "no proof of lock", "time unchecked", "signer not synced",
-        "log not replayed", "log not synced", "log synced late", "torn record believed", "commit unchecked",
-        "commit of another block", "small commit accepted",
+        "no lock rule", "quorum of half", "no proof of lock", "only this round sent again", "time unchecked",
+        "signer not synced", "log not replayed", "log not synced", "log synced late", "log emptied early",
+        "torn record believed", "commit unchecked", "commit of another block", "small commit accepted",
+        "third vote always new",
     ],
 )  # fmt: skip
 def test_a_planted_bug_is_noticed(name: str) -> None:
@@ -136,14 +140,6 @@ def test_a_planted_bug_is_noticed(name: str) -> None:
 def test_planted_bugs_lie_in_every_room() -> None:
     assert {mutant.room for mutant in MUTANTS.values()} >= {"consensus", "signer", "log", "store", "sync"}
     assert len(MUTANTS) >= 12
-
-
-@pytest.mark.parametrize(("seed", "n"), [(479, 5), (4350, 4)])
-def test_seeds_that_found_a_bug_stay_clean(seed: int, n: int) -> None:
-    """479: an equivocator's third vote went round for ever. 4350: a proof of lock that nobody had looked at was passed
-    on, and who passed it on was blamed."""
-    found = simulate(seed, n, "node")
-    assert not isinstance(found, Finding), found
 
 
 def test_a_failing_seed_of_nodes_comes_with_the_command_that_replays_it() -> None:

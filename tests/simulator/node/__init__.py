@@ -13,9 +13,11 @@ so (`golden.json`).
     machine.py     one honest node: its ports, life and death        network.py     links, loss, delay, cuts, bans
     disk.py        log and signer state, synced or not               stores.py      blocks and rows, whole or not at all
     adversary.py   the faulty validators and their keys              plots.py       what they do at a height
-    isolation.py   plots around a decision that not all hear of: double signatures, amnesia, a fall at the worst moment
+    isolation.py   plots around an end that not all hear of: double signatures, amnesia, a fall at the worst moment
     heckler.py     a peer without a key that lies and sends garbage  invariants.py  what must never happen
-    split_brain.py the control: too many faulty ones fork the chain  mutants.py     planted bugs
+    split_brain.py the control: too many faulty ones fork the chain  mutants/       planted bugs
+    timeline.py    virtual time and the event log                    clients.py     transactions: payments, last wishes
+    outcome.py     what a seed was                                   run.py         what is installed around a seed
 
 **Phases.** Safety: until an honest node has decided six heights or 20 virtual seconds have passed. Liveness: everything
 heals, clocks are set right, and every honest node must decide three further heights; a transaction given to each must

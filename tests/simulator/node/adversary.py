@@ -20,9 +20,9 @@ from flockchain.types.rows import SetMember, ValidatorRow
 
 from .dice import Dice
 from .genesis import Pen, beacon_of, key_of
-from .isolation import Amnesia, Blackout, IsolateDeciders
+from .isolation import Amnesia, Blackout, IsolateDeciders, Strand
 from .machine import Machine
-from .network import HOLD
+from .network import HOLD, LOSE
 from .plots import Noise, Obey, Plot, Spoil, Straddle, Withhold, height_of
 
 BROKEN_HASHES = (
@@ -39,7 +39,8 @@ BROKEN_HASHES = (
 BROKEN_TIMES_MS = (-(2**40), -600_000, 10_000, 3_600_000)
 WATCH_MS = 50
 PLOTS: tuple[type[Plot], ...] = (
-    Plot, Obey, Withhold, Noise, Noise, Spoil, IsolateDeciders, IsolateDeciders, Amnesia, Blackout, Blackout, Straddle,
+    Plot, Obey, Withhold, Noise, Noise, Spoil, IsolateDeciders, IsolateDeciders, Amnesia, Blackout, Blackout, Strand,
+    Straddle,
 )  # fmt: skip
 """What one is picked from for every height."""
 
@@ -110,7 +111,7 @@ class Adversary:
             self._plot(height).on_proposal(message)
 
     def route(self, sender: Machine, target: PeerId, message: Message, channel: Channel, data: bytes) -> int | None:
-        """What becomes of an honest message; `HOLD` means that it is kept here."""
+        """What becomes of an honest message; `HOLD` means that it is kept here, `LOSE` that it never arrives."""
         height = height_of(message)
         if height is None or height not in self._world.sets:
             return None
@@ -121,6 +122,8 @@ class Adversary:
         if answer == HOLD:
             self.count("a message was held back")
             self._held.setdefault(height, []).append((sender, target, channel, data))
+        elif answer == LOSE:
+            self.count("a plot lost a message")
         return answer
 
     def heal(self) -> None:

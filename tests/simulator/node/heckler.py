@@ -35,6 +35,7 @@ class Accomplice(Protocol):
 
     def faulty_members(self, height: int) -> list[str]: ...
     def members(self, height: int) -> dict[str, int]: ...
+    def proposer_of(self, height: int, round: int) -> str: ...
     def craft(self, height: int, proposer: str) -> Block | None: ...
 
 
@@ -99,19 +100,34 @@ class Heckler:
         self._send("forged a vote", machine, Channel.CONSENSUS, encode(VoteMessage((forged,))))
 
     def _forge_proof(self, machine: Machine) -> None:
-        """A re-proposal with votes for something else, or of too few."""
+        """A re-proposal with votes for something else, or of too few; maybe of a block that has a true proof too."""
         height = machine.running.ledger.height + 1
         block, names = self._craft(height)
         if block is None:
             return
-        pen, dice = self._accomplice.pen, self._world.dice
-        round, block_id = dice.between(1, 4), block.block_id()
-        proof = [pen.sign_vote(name, VoteBody(1, height, round - 1, block_id)) for name in names]
+        pen, dice, valid_round = self._accomplice.pen, self._world.dice, -1
+        locked = self._find_locked(machine, height)
+        if locked is not None and dice.chance(70):
+            valid_round, block = locked
+        turns = [r for r in range(valid_round + 1, 6) if r and self._accomplice.proposer_of(height, r) in names]
+        round = dice.pick(turns or (valid_round + 2,))
+        valid_round = valid_round if valid_round >= 0 else round - 1
+        block_id, proposer = block.block_id(), self._accomplice.proposer_of(height, round) if turns else names[0]
+        proof = [pen.sign_vote(name, VoteBody(1, height, valid_round, block_id)) for name in names]
         if dice.chance(50):
             proof.append(pen.sign_vote(names[0], VoteBody(2, height, 0, block_id)))
-        signed = pen.sign_proposal(names[0], ProposalBody(height, round, block_id, round - 1))
+        signed = pen.sign_proposal(proposer, ProposalBody(height, round, block_id, valid_round))
         data = encode(ProposalMessage(signed, encode(block), tuple(proof)))
         self._send("forged a proof of lock", machine, Channel.CONSENSUS, data)
+
+    def _find_locked(self, machine: Machine, height: int) -> tuple[int, Block] | None:
+        """The last round in which this node saw a polka, and its block."""
+        driver = machine.running.driver
+        for round in range(driver.core.round, -1, -1):
+            polka = driver.core.polka(height, round)
+            if polka is not None and polka.value_id in driver.book.blocks:
+                return round, driver.book.blocks[polka.value_id][0]
+        return None
 
     def _forge_decision(self, machine: Machine) -> None:
         decision = self._make_decision(machine.running.ledger.height + 1)

@@ -5,7 +5,7 @@ from flockchain.node.ports import PeerId
 from flockchain.types.chain import PRECOMMIT, PREVOTE
 
 from .machine import Machine
-from .network import HOLD
+from .network import HOLD, LOSE
 from .plots import NIL, Plot, Stage, round_of
 from .scenario import Moment
 
@@ -113,6 +113,7 @@ class Blackout(IsolateDeciders):
     """The same, and one falls at the worst moment: its precommit has just left, or it is about to persist a decision.
 
     When it is back, the network keeps from it what was said in round 0. What it says next shows whether it remembers.
+    Before a decision is persisted the process alone dies: a log that it had emptied by then is empty.
     """
 
     def __init__(self, stage: Stage, height: int) -> None:
@@ -138,7 +139,41 @@ class Blackout(IsolateDeciders):
         if not self._has_fallen and not self.is_over:
             self._has_fallen = True
             self.stage.count(f"felled {'before it persisted' if self._falls_deciding else 'after its precommit left'}")
-            machine.doom(Moment.NOW, calls)
+            machine.doom(Moment.NOW, calls, is_killed=self._falls_deciding)
+
+
+class Strand(Plot):
+    """One node alone hears how round 0 ended, and goes on; without it the others have too little power to end it.
+
+    Nobody sees a proposal, so all precommit nil; those precommits reach that node and are lost to the rest. What then
+    takes the others along is help alone: the node ahead has no third of the power, and the plotters say nothing.
+    """
+
+    schedules = True
+
+    def __init__(self, stage: Stage, height: int) -> None:
+        super().__init__(stage, height)
+        powers = stage.members(height)
+        total = sum(powers.values())
+        honest = sum(powers.get(machine.name, 0) for machine in stage.machines)
+        candidates = [
+            machine.id
+            for machine in stage.machines
+            if 3 * (power := powers.get(machine.name, 0)) <= total and 3 * (honest - power) <= 2 * total
+        ]
+        self._ahead = stage.dice.pick(candidates) if candidates else None
+        if self._ahead is None:
+            self.ends_ms = stage.now_ms
+
+    def on_enter(self, machine: Machine, round: int) -> None:
+        if machine.id == self._ahead and round and not self.is_over:
+            self.stage.count("one went a round ahead of all others")
+            self.ends_ms = min(self.ends_ms, self.stage.now_ms + 300)
+
+    def route(self, sender: Machine, target: PeerId, message: Message) -> int | None:
+        votes = message.votes if isinstance(message, VoteMessage) else ()
+        is_end_of_round = target != self._ahead and any(vote.body.kind == PRECOMMIT for vote in votes)
+        return LOSE if is_end_of_round or isinstance(message, ProposalMessage) else self.stage.dice.between(1, 5)
 
 
 def _holds_precommit(sender: Machine, message: Message) -> bool:

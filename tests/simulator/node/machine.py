@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from flockchain.errors import Fault
+from flockchain.node.messages import Message, VoteMessage
 from flockchain.node.node import Node
 from flockchain.node.ports import Channel, Decided, NetworkEvent, PeerId
 from flockchain.node.signer import PersistedSigner, create_signer_state
@@ -63,6 +64,9 @@ class Machine:
         self._world = world
         self._life = 0
         self._doom: tuple[Moment, int] | None = None
+        self._is_killed = False
+        self._passed_on: set[VoteMessage] = set()
+        """By the node that runs now."""
         self._calls_to_crash = 0
         """0: none is planned, or its moment is not there yet."""
         self._disk = SimDisk(self.step)
@@ -101,14 +105,17 @@ class Machine:
             if self.node is not None:
                 self._world.on_progress(self)
 
-    def doom(self, moment: Moment, calls: int) -> None:
-        """It will fall at this call on a port after the next such moment."""
-        self._doom = (moment, calls)
+    def doom(self, moment: Moment, calls: int, is_killed: bool = False) -> None:
+        """It will fall at this call on a port after the next such moment.
+
+        `is_killed`: the process alone, as by `kill -9`; what it has written stays. Otherwise the power is cut.
+        """
+        self._doom, self._is_killed = (moment, calls), is_killed
         self.reach(Moment.NOW)
 
     def spare(self) -> None:
         """It will not fall."""
-        self._doom, self._calls_to_crash = None, 0
+        self._doom, self._calls_to_crash, self._is_killed = None, 0, False
 
     def reach(self, moment: Moment) -> None:
         """A moment that a crash may have waited for."""
@@ -140,6 +147,8 @@ class Machine:
         node = Node(clock=self, network=self, store=self.store, signer=signer, blobs=self._blobs, wal=log)
         report = node.driver._on_equivocation
         node.driver._on_equivocation = lambda first, second: self._report(report, first, second)
+        relay, self._passed_on = node.gossip.relay, set()
+        node.gossip.relay = lambda *message: self._pass_on(relay, *message)  # type: ignore[method-assign]
         self.node = node
         world.on_start(self)
         node.start()
@@ -149,10 +158,11 @@ class Machine:
     def _crash(self) -> None:
         self._life += 1
         self.node = None
-        self.spare()
         self.connected.clear()
         torn = self._disk.torn_writes
-        self._disk.crash(self._world.dice)
+        if not self._is_killed:
+            self._disk.crash(self._world.dice)
+        self.spare()
         if self._disk.torn_writes > torn:
             self._world.count("a write to log or signer state was torn")
         if self.loses_log and self._disk.lose("wal"):
@@ -178,6 +188,14 @@ class Machine:
     def _report(self, report: Callable[[Any, Any], None], first: Any, second: Any) -> None:
         self._world.on_evidence(self, first, second)
         report(first, second)
+
+    def _pass_on(self, relay: Callable[..., None], channel: Channel, message: Message, source: PeerId | None) -> None:
+        """Whatever a node passes on for the second time may go round for ever."""
+        if isinstance(message, VoteMessage):
+            if message in self._passed_on:
+                raise Violation("storm", f"{self.name} passes on {message} for the second time")
+            self._passed_on.add(message)
+        relay(channel, message, source)
 
     # -- the Clock port -----------------------------------------------------------------------------------------------
 

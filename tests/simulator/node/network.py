@@ -16,6 +16,8 @@ HEALED_DELAY_MS = 10
 RETRY_MS = 10
 HOLD = -1
 """A route's answer: keep the message until the plot is over. None: the ordinary network decides."""
+LOSE = -2
+"""Another: the message never arrives."""
 
 Link = tuple[PeerId, PeerId]
 
@@ -50,8 +52,10 @@ class Links:
     # -- connections --------------------------------------------------------------------------------------------------
 
     def connect(self, one: PeerId, other: PeerId) -> None:
-        """Unless they are connected, or one of them is down."""
-        machines = self._world.machines
+        """Unless they are connected, never will be, or one of them is down."""
+        machines, pair = self._world.machines, {self._numbers[one], self._numbers[other]}
+        if pair in self._world.scenario.missing:
+            return
         if (one, other) in self._up or any(p in machines and machines[p].node is None for p in (one, other)):
             return
         for peer, neighbour in ((one, other), (other, one)):

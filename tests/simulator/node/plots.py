@@ -69,7 +69,7 @@ class Plot:
         """This honest node is about to persist the block of this height."""
 
     def route(self, sender: Machine, target: PeerId, message: Message) -> int | None:
-        """Delay in ms for an honest message, `HOLD`, or None."""
+        """Delay in ms for an honest message, `HOLD`, `LOSE`, or None."""
         return None
 
     # -- verbs --------------------------------------------------------------------------------------------------------

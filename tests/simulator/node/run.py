@@ -11,8 +11,9 @@ from nacl.signing import VerifyKey
 from flockchain import crypto
 
 from . import disk
+from .outcome import Outcome
 from .split_brain import SplitWorld
-from .world import Outcome, World
+from .world import World
 
 SIZES = (4, 5)
 QUIET = 50

@@ -14,6 +14,8 @@ TOLERATED_SKEW_MS = 250
 MAX_SKEW_MS = 30_000
 FILES_PERCENT = 6
 """Seeds whose stores are real SQLite files: several times slower."""
+SPARSE_PERCENT = 20
+"""Seeds in which some pairs never connect, so that what is said must be passed on."""
 LOST_LOG_PERCENT = 8
 """Seeds in which one node's log is gone after a crash. It may forget a lock then, so it takes the place of the faulty:
 what it signed it must never sign otherwise."""
@@ -67,6 +69,8 @@ class Scenario:
     """What the faulty validators do when all else heals: nothing, or go on."""
     loses_log: int | None = None
     """The node whose log is gone whenever it falls."""
+    missing: tuple[frozenset[int], ...] = ()
+    """Pairs that are never connected, after healing neither; `n` stands for the peer without a key."""
 
     @property
     def honest(self) -> tuple[int, ...]:
@@ -102,6 +106,7 @@ def draw_scenario(seed: int, n: int) -> Scenario:
         is_on_files=dice.chance(FILES_PERCENT),
         falls_silent=dice.chance(50),
         loses_log=loses_log,
+        missing=_draw_missing(dice, n, byzantine) if dice.chance(SPARSE_PERCENT) else (),
     )
 
 
@@ -151,3 +156,13 @@ def _draw_cut(dice: Dice, n: int) -> tuple[int, int, int, int]:
 def _draw_pair(dice: Dice, n: int) -> tuple[int, int]:
     one = dice.below(n)
     return one, (one + dice.between(1, n - 1)) % n
+
+
+def _draw_missing(dice: Dice, n: int, byzantine: tuple[int, ...]) -> tuple[frozenset[int], ...]:
+    """About half of all pairs; honest nodes still reach each other, and every stranger reaches one of them."""
+    honest = [index for index in range(n) if index not in byzantine]
+    order = dice.shuffled(honest)
+    needed = {frozenset((node, dice.pick(order[:place]))) for place, node in enumerate(order) if place}
+    needed |= {frozenset((stranger, dice.pick(honest))) for stranger in (*byzantine, n)}
+    pairs = [frozenset((one, other)) for one in honest for other in range(n + 1) if other > one or other in byzantine]
+    return tuple(pair for pair in pairs if pair not in needed and dice.chance(50))

@@ -14,9 +14,10 @@ from ..invariants import Violation
 from .dice import Dice
 from .invariants import Fork, Forked
 from .machine import Machine
+from .outcome import Outcome
 from .plots import NIL, Plot, Stage
 from .scenario import Scenario
-from .world import Outcome, World
+from .world import World
 
 FAULTY = {4: 2, 5: 2, 7: 3}
 FOR_EVER_MS = 10**9

@@ -3,17 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
-from heapq import heappop, heappush
-from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from flockchain.crypto import sha256 as hash_bytes
-from flockchain.errors import Refused
 from flockchain.node.messages import (
     BlockRequest,
     BlockResponse,
@@ -29,48 +23,26 @@ from flockchain.types.chain import SignedVote
 from ...support.ledger import make_address
 from ..invariants import Violation
 from .adversary import PLOTS, Adversary, Held
+from .clients import Clients
 from .dice import Dice
-from .genesis import PARAMS, PAYERS, Pen, key_of, make_genesis
+from .genesis import PARAMS, Pen, key_of, make_genesis
 from .heckler import INTERVAL_MS, Heckler
 from .invariants import Invariants
 from .machine import Machine
-from .network import HOLD, Links
+from .network import HOLD, LOSE, Links
+from .outcome import Outcome
 from .plots import Plot
 from .scenario import SAFETY_HEIGHTS, SAFETY_MS, TOLERATED_SKEW_MS, Crash, Moment, Scenario, draw_scenario
+from .timeline import Timeline
 
-START_MS = 1_700_000_010_000
 LIVENESS_MS = 120_000
 LIVENESS_HEIGHTS = 3
 EVENTS_LIMIT = 200_000
-PAYMENT_MS = 150
-WISH_MS = 500
 RAM = Path("/dev/shm")
 """Where the real SQLite files go, if the system has it."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one seed was."""
-
-    seed: int
-    n: int
-    events: int
-    virtual_ms: int
-    heights: int
-    counts: dict[str, int]
-    digest: str
-    """sha256 over the event log."""
-
-    @property
-    def crashes(self) -> int:
-        return self.counts.get("a node crashed", 0)
-
-    @property
-    def highest_round(self) -> int:
-        return max((int(name.rpartition(" ")[2]) for name in self.counts if name.startswith("round ")), default=0)
-
-
-class World:
+class World(Timeline):
     """`run` returns an `Outcome` or raises `Violation`."""
 
     safety_heights = SAFETY_HEIGHTS
@@ -83,25 +55,19 @@ class World:
         scenario: Scenario | None = None,
         plots: Sequence[type[Plot]] = PLOTS,
     ) -> None:
+        super().__init__(trace)
         self.scenario = scenario or draw_scenario(seed, n)
         self.dice = Dice("world", seed, n)
-        self.now_ms = START_MS
         self.is_healed = False
         self.counts: Counter[str] = Counter()
         self.genesis = make_genesis(self.scenario.powers)
         self.genesis_hash = self.genesis.hash()
         self.pen = Pen(self.genesis_hash)
         self.machines: dict[PeerId, Machine] = {}
-        self._trace = trace
-        self._log = sha256()
+        self._clients = Clients(self)
         self._events = 0
-        self._heap: list[tuple[int, int, Callable[[], None]]] = []
-        self._order = count()
-        self._cancelled: set[int] = set()
         self._decoded: dict[bytes, Message] = {}
         self._checked: set[tuple[PeerId, bytes]] = set()
-        self._included: set[bytes] = set()
-        self._wishes: set[bytes] = set()
         self._convicts: set[bytes] = set()
         """Whom an honest node saw signing twice after everything healed."""
         self._cleanup = ExitStack()
@@ -144,13 +110,14 @@ class World:
     def make_outcome(self) -> Outcome:
         counts = {name: number for name, number in sorted(self.counts.items()) if number}
         heights = max(machine.store.height for machine in self.machines.values())
-        seed, n, digest = self.scenario.seed, self.scenario.n, self._log.hexdigest()
-        return Outcome(seed, n, self._events, self.elapsed_ms, heights, counts, digest)
+        return Outcome(self.scenario.seed, self.scenario.n, self._events, self.elapsed_ms, heights, counts, self.digest)
 
     def _begin(self) -> None:
         scenario = self.scenario
         if scenario.is_on_files:
             self.count("stores were SQLite files")
+        if scenario.missing:
+            self.count("not everyone was connected to everyone")
         if any(abs(skew) > TOLERATED_SKEW_MS for skew in scenario.skews_ms):
             self.count("a clock was far off")
         for machine in self.machines.values():
@@ -164,17 +131,13 @@ class World:
         for when_ms, one, other in scenario.resets:
             self.call_in(when_ms, partial(self._reset, make_address(f"node{one}"), make_address(f"node{other}")))
         self.call_in(scenario.clocks_right_ms, self._set_clocks_right)
-        self.call_in(PAYMENT_MS, self._pay)
+        self._clients.begin()
         self.call_in(INTERVAL_MS, self._heckle)
 
     def _run(self) -> None:
         deadline_ms = SAFETY_MS
         while not self._is_finished():
-            when_ms, order, action = heappop(self._heap)
-            if order in self._cancelled:
-                self._cancelled.discard(order)
-                continue
-            self.now_ms = when_ms
+            action = self.advance()
             if not self.is_healed and (self.elapsed_ms >= SAFETY_MS or self._best_height() >= self.safety_heights):
                 self._heal()
                 deadline_ms = self.elapsed_ms + LIVENESS_MS
@@ -197,14 +160,13 @@ class World:
                 machine.start()
         for peer in self.machines:
             self.links.connect_to_all(peer)
-        self.call_in(WISH_MS, self._wish)
+        self._clients.on_healed()
 
     def _is_finished(self) -> bool:
         return (
             self.is_healed
             and all(machine.store.height >= self._goal for machine in self.machines.values())
-            and len(self._wishes) == len(self.machines)
-            and self._wishes <= self._included
+            and self._clients.wishes_left == set()
             and self._convicts <= self.invariants.tombstoned
         )
 
@@ -213,36 +175,15 @@ class World:
         after = f"{LIVENESS_MS} ms after everything healed"
         if min(heights) < self._goal:
             raise Violation("liveness", f"heights {heights}, not {self._goal}, {after}")
-        if not self._wishes <= self._included or len(self._wishes) < len(self.machines):
+        if self._clients.wishes_left != set():
             raise Violation("inclusion", f"of {len(self.machines)} transactions some are in no block {after}")
         raise Violation("punishment", f"{len(self._convicts)} were seen signing twice and not all punished {after}")
 
     def _best_height(self) -> int:
         return max(machine.store.height for machine in self.machines.values())
 
-    # -- time and the event log ---------------------------------------------------------------------------------------
-
-    @property
-    def elapsed_ms(self) -> int:
-        return self.now_ms - START_MS
-
-    def call_at(self, when_ms: int, action: Callable[[], None]) -> Callable[[], None]:
-        order = next(self._order)
-        heappush(self._heap, (max(when_ms, self.now_ms), order, action))
-        return lambda: self._cancelled.add(order)
-
-    def call_in(self, delay_ms: int, action: Any) -> None:
-        self.call_at(self.now_ms + delay_ms, action)
-
     def count(self, what: str) -> None:
         self.counts[what] += 1
-
-    def note(self, *what: object) -> None:
-        """A line of the event log."""
-        line = f"{self.elapsed_ms} {' '.join(map(str, what))}"
-        self._log.update(line.encode() + b"\n")
-        if self._trace is not None:
-            self._trace(line)
 
     # -- faults -------------------------------------------------------------------------------------------------------
 
@@ -278,34 +219,6 @@ class World:
             self.heckler.act()
             self.call_in(self.dice.between(1, 2 * INTERVAL_MS), self._heckle)
 
-    # -- transactions -------------------------------------------------------------------------------------------------
-
-    def _pay(self) -> None:
-        """Someone pays somewhere, so that there is work."""
-        self.call_in(self.dice.between(1, 2 * PAYMENT_MS), self._pay)
-        machine = self.dice.pick(list(self.machines.values()))
-        if machine.node is not None:
-            payer = self.dice.pick(PAYERS)
-            nonce = machine.node.ledger.next_nonce(key_of(payer).address)
-            self._submit(machine, self.pen.transfer(payer, nonce, self.now_ms, self.dice.between(1, 9)))
-
-    def _wish(self) -> None:
-        """One transaction for each honest node, of an account that sends nothing else."""
-        for number, machine in enumerate(self.machines.values()):
-            data = self.pen.transfer(f"wish{number}", 0, self.now_ms)
-            self._wishes.add(hash_bytes(data))
-            self._submit(machine, data)
-
-    def _submit(self, machine: Machine, data: bytes) -> None:
-        def submit() -> None:
-            try:
-                machine.running.submit(data)
-            except Refused as refusal:
-                self.note(machine.name, "refuses", refusal.code)
-
-        machine.handling = "client"
-        machine.guard(submit)
-
     # -- what machines do ---------------------------------------------------------------------------------------------
 
     def on_start(self, machine: Machine) -> None:
@@ -322,7 +235,7 @@ class World:
         block, commit, outcome = decided
         self.note(machine.name, "decides", block.height, commit.round, len(block.txs), len(commit.signatures))
         self.invariants.check_decided(decided, self.now_ms)
-        self._included.update(result.hash for result in outcome.results)
+        self._clients.on_included(result.hash for result in outcome.results)
         self.adversary.on_decided(machine, block.height)
         core = machine.running.driver.core
         if core.height == block.height and core.decided is not None:
@@ -358,7 +271,7 @@ class World:
                 self.heckler.hear(sender.id, channel, message, data)
             return True
         route_ms = None if self.is_healed else self.adversary.route(sender, target, message, channel, data)
-        if route_ms != HOLD:
+        if route_ms not in (HOLD, LOSE):
             self.links.send(sender.id, target, channel, data, route_ms)
         return True
 
