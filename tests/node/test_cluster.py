@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,19 +10,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from flockchain.codec import decode, encode
-from flockchain.consensus.messages import Proposal
 from flockchain.errors import Fault
 from flockchain.execution.balances import get_account
 from flockchain.node.api_server import LiveNode
 from flockchain.node.health import find_trouble
-from flockchain.node.height_book import MAX_PROPOSALS_PER_VALIDATOR, HeightBook, to_proposal
 from flockchain.node.ledger import BUSY_INTERVAL_MS
 from flockchain.node.messages import ProposalMessage, VoteMessage, decode_message
 from flockchain.node.ports import Channel, Received
 from flockchain.types.chain import PREVOTE, Block, ProposalBody, VoteBody
 from flockchain.types.rows import ValidatorRow
 from tests.support.cluster import Cluster, Machine
-from tests.support.ledger import Ledger, make_address, make_genesis
+from tests.support.ledger import make_address
 
 
 def balance(machine: Machine, name: str) -> int:
@@ -254,47 +251,6 @@ def test_an_equivocation_at_the_first_height_is_punished_when_the_chain_knows_th
     cluster.world.run_until(lambda: witness.running.ledger.state.get(ValidatorRow, address).tombstoned)
 
 
-def test_what_an_equivocator_says_a_third_time_is_passed_on_once(tmp_path: Path) -> None:
-    """No core keeps a third id; new on every arrival, it would go round for ever in a ring of relays."""
-    cluster = Cluster(tmp_path, validators=5)
-    cluster.run_to(2)
-    culprit, witness = cluster.machines[4], cluster.machines[0]
-    culprit.kill()
-    for one, other in ((0, 2), (1, 3)):
-        cluster.net.disconnect(cluster.machines[one].id, cluster.machines[other].id)
-    cluster.world.run_for(3_000)
-    cluster.net.links.add(frozenset((culprit.id, witness.id)))
-    height = cluster.min_height() + 1
-    carried: Counter[bytes] = Counter()
-    sent = [
-        encode(VoteMessage((cluster.txs.sign_vote("val4", VoteBody(PREVOTE, height, 9, block_id)),)))
-        for block_id in (b"a" * 32, b"b" * 32, b"c" * 32)
-    ]
-
-    def count(_: bytes, __: bytes, channel: Channel, data: bytes) -> bool:
-        carried.update([data] if channel is Channel.CONSENSUS and data in sent else [])
-        return True
-
-    cluster.net.is_kept = count
-    for data in sent:
-        cluster.net.transmit(culprit.id, witness.id, Channel.CONSENSUS, data)
-    cluster.world.run_for(300)
-    assert all(4 <= carried[data] <= 9 for data in sent), "in at the witness, then at most once each way on four links"
-
-
-def test_a_book_displaces_no_proposal_for_a_newer_one() -> None:
-    """Whatever left would be new when it comes again, and be passed on again."""
-    book, txs = HeightBook(1), Ledger(make_genesis(validators=4))
-    proposals = [
-        txs.sign_proposal("val1", ProposalBody(1, round, b"y" * 32, -1)) for round in range(MAX_PROPOSALS_PER_VALIDATOR)
-    ]
-    assert all(book.add_proposal(proposal) for proposal in proposals)
-    assert book.add_proposal(proposals[0]), "what is held is held"
-    assert not book.add_proposal(txs.sign_proposal("val1", ProposalBody(1, 999, b"y" * 32, -1)))
-    assert book.proposal(to_proposal(proposals[0])) == proposals[0]
-    assert book.add_proposal(txs.sign_proposal("val2", ProposalBody(1, 999, b"y" * 32, -1)))
-
-
 def test_a_chain_that_stands_still_is_not_ready(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
     cluster.run_to(2)
@@ -314,22 +270,6 @@ def test_a_chain_that_stands_still_is_not_ready(tmp_path: Path) -> None:
     assert re.match(r"no block for (5|6)\d s: the network has no two thirds of its power together", trouble)
     cluster.machines[1].kill()
     assert ask() == "no peer is connected"
-
-
-def test_who_passes_on_a_lie_about_a_valid_round_is_not_blamed_for_it(tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path)
-    cluster.run_to(2)
-    cluster.world.run_for(1_000)
-    node = cluster.machines[0].running
-    height = node.ledger.height + 1
-    node.driver.begin_height()
-    votes = [cluster.txs.sign_vote(f"val{i}", VoteBody(PREVOTE, height, 0, b"v" * 32)) for i in range(1, 4)]
-    node.handle(Received(cluster.machines[1].id, Channel.CONSENSUS, encode(VoteMessage(tuple(votes)))))
-    assert node.driver.core.polka(height, 0) is not None
-    lie = Proposal(height, 1, b"w" * 32, 0, node.ledger.proposer_of(height, 1))
-    assert node.driver.signed_polka(lie) == ()
-    truth = Proposal(height, 1, b"v" * 32, 0, node.ledger.proposer_of(height, 1))
-    assert len(node.driver.signed_polka(truth)) == 3
 
 
 @pytest.mark.parametrize("seed", range(6))
