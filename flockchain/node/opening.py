@@ -1,4 +1,4 @@
-"""What a node makes of its home before it runs: genesis, the chain's file, limits, discovery, the passphrase."""
+"""What a node makes of its home before it runs: genesis, the chain's file, the key, limits, discovery, passphrase."""
 
 from pathlib import Path
 
@@ -13,9 +13,12 @@ from flockchain.genesis import Genesis, load_genesis
 from flockchain.node.config import Config, P2pConfig
 from flockchain.node.home import Home
 from flockchain.node.key_file import load_key
+from flockchain.node.ledger import Ledger
 from flockchain.node.mempool import Limits
 from flockchain.node.net.seeker import Discovery
+from flockchain.node.records import StartRecord, decode_record
 from flockchain.node.signer import PersistedSigner, forbid_signed_heights, read_signed_height
+from flockchain.node.wal import WriteAheadLog
 from flockchain.store.chain_store import ChainStore
 
 log = structlog.get_logger()
@@ -78,6 +81,38 @@ def open_signer(config: Config, home: Home, genesis: Genesis, height: int) -> Pe
     )
     forbid_signed_heights(home.signer_state)
     return PersistedSigner(key, home.signer_state, genesis.hash())
+
+
+def leave_height_without_log(home: Home, signer: PersistedSigner, log_file: WriteAheadLog, ledger: Ledger) -> None:
+    """Let a key whose log is lost sign nothing more at the height in progress; `Fault` if that would halt the chain.
+
+    Records are on disk before the first signature of their height leaves, so a key that signed where the log holds
+    nothing has lost it, and with it what consensus is locked on: another vote there might break the lock.
+    """
+    height = ledger.height + 1
+    if signer.unfinished_height != height or StartRecord(height) in map(decode_record, log_file.records):
+        return
+    lost = (
+        f"{home.wal} holds nothing of height {height}, at which this key signed already: the file was deleted or "
+        "replaced, and nobody knows any more what this validator is locked on"
+    )
+    members = ledger.members(height)
+    total = sum(member.power for member in members)
+    power = sum(member.power for member in members if member.address == signer.address)
+    if 3 * power >= total:
+        raise Fault(
+            f"{lost}. It has {power} of {total} voting power, so no block is decided without it, and a vote against "
+            "its lock could fork the chain. Decided blocks are safe, nothing was changed: put the file back as it was. "
+            "If it is gone for good, start with `enabled = false` under [validator]: where another node has decided "
+            f"height {height} its block is fetched, then enable again. Never delete signer_state.json"
+        )
+    log.warning(
+        "log-lost",
+        reason=lost,
+        then=f"the others decide height {height}, and this validator votes from height {height + 1} on. That is safe "
+        "while signer_state.json stays where it is; nothing is to be done",
+    )
+    signer.leave_height()
 
 
 def make_limits(config: Config) -> Limits:

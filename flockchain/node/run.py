@@ -29,7 +29,15 @@ from flockchain.node.metrics import NodeMetrics
 from flockchain.node.net.limits import NetworkLimits
 from flockchain.node.net.network import TcpNetwork
 from flockchain.node.node import Node, NodeOptions
-from flockchain.node.opening import make_discovery, make_limits, open_signer, open_store, read_genesis, read_passphrase
+from flockchain.node.opening import (
+    leave_height_without_log,
+    make_discovery,
+    make_limits,
+    open_signer,
+    open_store,
+    read_genesis,
+    read_passphrase,
+)
 from flockchain.node.ports import NetworkEvent, PeerConnected
 from flockchain.node.restore import restore
 from flockchain.node.snapshot_sync import Found, SnapshotSync
@@ -194,13 +202,14 @@ class _Runner:
         self._snapshots.keep_newest(config.storage.keep_snapshots)
         self._store.snapshot_height = min(self._snapshots.heights(), default=None)
         self._blobs = BlobStore(home.blobs, limit_bytes=config.blobs.max_bytes)
+        log_file = WriteAheadLog(home.wal)
         self._node = Node(
             clock=SystemClock(self._guard),
             network=self._network,
             store=self._store,
             signer=self._signer,
             blobs=self._blobs,
-            wal=WriteAheadLog(home.wal),
+            wal=log_file,
             options=NodeOptions(make_limits(config), config.blobs.replicate),
             snapshots=self._snapshots,
         )
@@ -211,6 +220,8 @@ class _Runner:
                 "the disk changed them. Keep signer_state.json, move the rest of `data` away, and start: the node "
                 "syncs from its peers"
             )
+        if self._signer is not None:
+            leave_height_without_log(home, self._signer, log_file, self._node.ledger)
         gc.freeze()  # the state is long-lived: a full collection over a million rows would pause for seconds
         gc.enable()
 

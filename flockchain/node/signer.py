@@ -77,6 +77,17 @@ class PersistedSigner:
         self.address = address_of(self.public_key)
         self._height, self._entries = _load_state(state_path, self.public_key)
 
+    @property
+    def unfinished_height(self) -> int | None:
+        """The newest height at which this key signed, unless it may sign nothing more there; None before the first."""
+        return self._height if self._entries else None
+
+    def leave_height(self) -> None:
+        """Sign nothing more at the newest height and below: what was signed there is known, what led to it is lost."""
+        if self._entries:
+            replace_file(self._path, _format_state(self.public_key, self._height + 1, {}))
+            self._height, self._entries = self._height + 1, {}
+
     def sign_vote(self, body: VoteBody) -> SignedVote:
         """The vote's one signature; raises `Refused` (code ``double-sign``) when it would be a second value."""
         signature = self._sign(VOTE_PURPOSE, body.height, (body.round, body.kind), body)

@@ -145,8 +145,8 @@ def _check_tail_was_never_synced(path: Path, data: bytes, whole: int) -> None:
             raise Fault(
                 f"the write-ahead log {path} is damaged at byte {whole} of {len(data)}, in records that were on the "
                 "disk: no crash does that, look for a failing disk. Decided blocks are safe, and signer_state.json "
-                "still guards against double signing. Move this file away; with `enabled = false` under [validator] "
-                "start until the others have decided the height, then enable again (a lone validator: at once)"
+                "still guards against double signing. Move this file away and start again: this validator then leaves "
+                "the height in progress to the others, or says why it cannot"
             )
         at = data.find(_MARK, at + 1)
 

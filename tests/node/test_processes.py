@@ -84,6 +84,28 @@ def test_a_validator_whose_blocks_were_deleted_fetches_them_and_votes_where_it_n
     assert "signer-refused" not in said
 
 
+def test_a_validator_whose_log_was_deleted_leaves_the_height_in_progress_to_the_others(network: Processes) -> None:
+    """With two of four gone the height cannot end; the third signs in it, dies, and its log is deleted."""
+    node, gone = network.nodes[3], network.nodes[:2]
+    for other in gone:
+        other.kill()
+    wait_until(lambda: read_signed_height(node.home.signer_state)[1] == node.height() + 1, 30)
+    node.kill()
+    signed = read_signed_height(node.home.signer_state)[1]
+    node.home.wal.unlink()
+    for one in (*gone, node):
+        one.start()
+    wait_until(lambda: node.height() == signed, 60)
+    expires_ms = time.time_ns() // 1_000_000 + 60_000
+    data = Ledger(network.genesis).tx("alice", transfer.Body(make_address("bob"), 1, ""), expires_ms=expires_ms)
+    assert send(node, data)["code"] == "ok"
+    wait_until(lambda: read_signed_height(node.home.signer_state)[1] > signed, 30)
+    said = node.errors()
+    assert f"holds nothing of height {signed}, at which this key signed already" in said
+    assert f"this validator votes from height {signed + 1} on" in said
+    assert "Traceback" not in said
+
+
 def test_a_home_without_its_signer_state_refuses_to_start(tmp_path: Path) -> None:
     processes = Processes(tmp_path, validators=1)
     node = processes.nodes[0]
