@@ -1,14 +1,12 @@
 """`python -m tests.ledger`: long histories on all cores. Exit 1 with the command that replays a failing seed."""
 
 import argparse
-import multiprocessing
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 
+from ..support.seeds import make_parser, positive, spread
 from .golden import write_golden
 from .run import Finding, History, play
 
@@ -23,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     begin, counts = time.monotonic(), Counter[tuple[str, str]]()
     try:
-        for history in _trace(options) if options.trace else _play_all(options):
+        for history in _play(options):
             counts += history.counts
             print(f"  seed {history.seed}: state root {history.state_root.hex()}", flush=True)
     except Finding as finding:
@@ -42,38 +40,20 @@ def print_counts(counts: Counter[tuple[str, str]]) -> None:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.ledger", description="Play seeded histories of the ledger.")
-    parser.add_argument("--seeds", type=_positive, default=20, help="how many seeds (default 20)")
-    parser.add_argument("--first", type=int, default=1, help="the first seed (default 1)")
-    parser.add_argument("--blocks", type=_positive, default=500, help="blocks of each history (default 500)")
-    parser.add_argument("--ops", type=_positive, default=200, help="operations of most blocks (default 200)")
-    parser.add_argument("--jobs", type=_positive, default=os.cpu_count() or 1, help="processes (default: all cores)")
-    parser.add_argument("--trace", action="store_true", help="print every operation, in this process")
+    parser = make_parser(
+        "python -m tests.ledger", "Play seeded histories of the ledger.", seeds=20, first=1, traced="operation"
+    )
+    parser.add_argument("--blocks", type=positive, default=500, help="blocks of each history (default 500)")
+    parser.add_argument("--ops", type=positive, default=200, help="operations of most blocks (default 200)")
     parser.add_argument("--write-golden", action="store_true", help="record the golden histories anew, and stop")
     return parser.parse_args(arguments)
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not a positive number")
-    return number
-
-
-def _trace(options: argparse.Namespace) -> Iterator[History]:
-    for seed in range(options.first, options.first + options.seeds):
-        yield play(seed, options.blocks, options.ops, trace=print)
-
-
-def _play_all(options: argparse.Namespace) -> Iterator[History]:
+def _play(options: argparse.Namespace) -> Iterator[History]:
     seeds = range(options.first, options.first + options.seeds)
-    with ProcessPoolExecutor(min(options.jobs, len(seeds)), multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(play, seed, options.blocks, options.ops) for seed in seeds]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    if options.trace:
+        return (play(seed, options.blocks, options.ops, trace=print) for seed in seeds)
+    return spread(play, [(seed, options.blocks, options.ops) for seed in seeds], options.jobs)
 
 
 if __name__ == "__main__":

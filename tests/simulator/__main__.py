@@ -1,17 +1,13 @@
 """`python -m tests.simulator`: many seeds on all cores. Exit 1 with the command that replays a failing seed."""
 
 import argparse
-import multiprocessing
-import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from itertools import repeat
 
+from ..support.seeds import make_parser, spread
 from .node.mutants import print_table
-from .run import APPS, Finding, Outcome, simulate, size_of, sizes_of
+from .run import APPS, Finding, simulate, size_of, sizes_of
 
 REPORT_S = 5
 
@@ -19,7 +15,7 @@ REPORT_S = 5
 def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     if options.mutants:
-        return print_table(options.seeds)
+        return print_table(options.seeds, options.jobs)
     sizes = tuple(int(size) for size in options.n.split(",")) if options.n else sizes_of(options.app)
     jobs = [(seed, size_of(seed, sizes)) for seed in range(options.first, options.first + options.seeds)]
     if options.trace:
@@ -29,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     begin = time.monotonic()
     totals: Counter[str] = Counter()
     reported, done, highest_round = begin, 0, 0
-    for result in _results(jobs, workers, options.app):
+    for result in spread(simulate, [(seed, n, options.app) for seed, n in jobs], workers):
         if isinstance(result, Finding):
             print(f"seed {result.seed}, n {result.n}: {result.what}\nreplay: {result.replay}", flush=True)
             return 1
@@ -52,35 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.simulator", description="Simulate seeded networks.")
-    parser.add_argument("--seeds", type=_positive, default=300, help="how many seeds (default 300)")
-    parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
+    parser = make_parser("python -m tests.simulator", "Simulate seeded networks.", seeds=300, first=0, traced="step")
     parser.add_argument("--n", default="", help="network sizes, one per seed in turn (default: those of the app)")
     parser.add_argument("--app", choices=APPS, default="toy", help="what is simulated (node: the real node)")
-    parser.add_argument("--jobs", type=_positive, default=os.cpu_count() or 1, help="processes (default: all cores)")
-    parser.add_argument("--trace", action="store_true", help="print every step, in this process")
     parser.add_argument("--mutants", action="store_true", help="how many seeds each bug planted in the node survives")
     return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not a positive number")
-    return number
-
-
-def _results(jobs: list[tuple[int, int]], workers: int, app: str) -> Iterator[Outcome | Finding]:
-    if workers == 1:
-        yield from (simulate(seed, n, app) for seed, n in jobs)
-        return
-    seeds, sizes = zip(*jobs, strict=True)
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        results = pool.map(simulate, seeds, sizes, repeat(app), chunksize=max(1, min(20, len(jobs) // workers)))
-        try:
-            yield from results
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _print_counts(totals: Counter[str]) -> None:

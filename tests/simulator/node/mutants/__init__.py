@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
+from ....support.seeds import spread
 from ...invariants import Violation
 from ...mutants import first_vote_only, no_lock_rule, no_proof_of_lock, quorum_of_half
 from ..run import SIZES, run_seed
@@ -75,12 +76,12 @@ def find(name: str, seeds: int, first: int = 0) -> tuple[int, str] | None:
     return None
 
 
-def print_table(seeds: int) -> int:
+def print_table(seeds: int, processes: int) -> int:
     """The table of docs/testing.md; 1 when a mutant survived."""
     print("| room | mutant: the bug | noticed by | seeds needed |\n|---|---|---|---|", flush=True)
     survivors = 0
-    for name, mutant in MUTANTS.items():
-        found = find(name, seeds)
+    results = spread(find, [(name, seeds) for name in MUTANTS], processes)
+    for (name, mutant), found in zip(MUTANTS.items(), results, strict=True):
         survivors += found is None
         invariant, needed = (found[1], str(found[0] + 1)) if found else ("nothing", f"more than {seeds}")
         sentence = (mutant.patch.__doc__ or "").strip().rstrip(".")
