@@ -40,7 +40,10 @@ def run(
     settings = _read(name, quick, seeds, model)
     folder = get_cells_folder()
     count = 0 if jobs == 0 else choose_jobs(jobs, int(settings.memory_gib * 2**30))
-    planned = settings.get_module().plan(settings)
+    module = settings.get_module()
+    planned = _refuse_failures(module.plan, settings)
+    if hasattr(module, "describe_cost") and not json:
+        console().print(module.describe_cost(settings), soft_wrap=True)
     with _Board(settings.name) as board:
         _refuse_failures(
             run_cells, planned, folder, jobs=count, commit=find_commit(), fresh=not resume, watch=board.show

@@ -6,6 +6,7 @@ An experiment is a TOML file under `experiments/` and the module that it names. 
     summarize(settings, results) -> dict      # figures by name, from the planned cells' results by cell name
     report(document) -> str                   # Markdown from the finished document alone
     plot(document, folder) -> list[Path]      # optional
+    describe_cost(settings) -> str            # optional: what a run takes, told before it
 
 A cell is a function with settings. Its result is kept under the hash of both, so an interrupted run goes on where it
 stopped and two experiments share what they have in common. docs/lab.md says more.

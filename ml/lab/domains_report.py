@@ -1,68 +1,26 @@
-"""Figures, tables and claims of `domains`: documents are drawn again for intervals, seeds are shown."""
+"""Tables and claims of `domains`, from the finished document alone."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ml.lab import Json
-from ml.lab.settings import Settings
+from ml.lab.domains_figures import BASE, DRAWS, LOCAL, LONG, OWN, POOLED, compute_shares, get_trainer
 from ml.lab.tables import make_figure, make_table
 
-DRAWS = 2_000
 NO_WORSE = 0.005
 """No worse: the upper 95 % bound of the relative loss lies below this."""
-BASE, LOCAL, LONG, POOLED = "base", "local-", "-long", "pooled"
-
-
-def summarize(settings: Settings, results: Mapping[str, Json]) -> Json:
-    """`loss_bpb/<arm>/<domain>`, and `relative_loss/<arm>/<other arm>/<domain>` with a bound from drawn documents."""
-    by_arm: dict[str, dict[int, Json]] = {}
-    for name, result in results.items():
-        arm, _, seed = name.rpartition("/seed")
-        by_arm.setdefault(arm, {})[int(seed)] = result["documents"]
-    domains = sorted(next(iter(by_arm["base"].values())))
-    figures: Json = {}
-    for arm, by_seed in by_arm.items():
-        for domain in domains:
-            losses = {seed: compute_loss(documents[domain]) for seed, documents in by_seed.items()}
-            figures[f"loss_bpb/{arm}/{domain}"] = make_figure(losses)
-    for arm in (arm["name"] for arm in settings["global_arms"]):
-        for other in by_arm:
-            if other != arm:
-                for domain in domains:
-                    figures[f"relative_loss/{arm}/{other}/{domain}"] = _compare(by_arm[arm], by_arm[other], domain)
-    return figures
-
-
-def compute_loss(documents: list[list[float]]) -> float:
-    """Bits per byte."""
-    nats, count = np.array(documents).sum(axis=0)
-    return float(nats / np.log(2) / count)
-
-
-def _compare(one: Mapping[int, Json], other: Mapping[int, Json], domain: str) -> Json:
-    """Loss of one over that of the other, less 1; bound over seeds and documents, both drawn with replacement."""
-    seeds = sorted(one)
-    relative = {seed: compute_loss(one[seed][domain]) / compute_loss(other[seed][domain]) - 1 for seed in seeds}
-    figure = make_figure(relative)
-    random = np.random.Generator(np.random.Philox(len(seeds)))
-    pairs = [np.column_stack([np.array(one[s][domain])[:, 0], np.array(other[s][domain])[:, 0]]) for s in seeds]
-    draws = []
-    for _ in range(DRAWS):
-        chosen = random.integers(len(seeds), size=len(seeds))
-        ratios = [
-            np.divide(*pairs[at][random.integers(len(pairs[at]), size=len(pairs[at]))].sum(axis=0)) for at in chosen
-        ]
-        draws.append(float(np.mean(ratios)) - 1)
-    return figure | {"lower": float(np.quantile(draws, 0.05)), "upper": float(np.quantile(draws, 0.95))}
+HOLDS = ("better", "no worse")
 
 
 def report(document: Json) -> str:
-    arms = [arm["name"] for arm in document["settings"]["global_arms"]]
     parts = [_explain(document), "## Loss", _make_loss_table(document)]
-    for arm in arms:
-        parts += [f"## `{arm}` against each specialist", *_make_claims(document, arm)]
+    if document["settings"]["split"]["kind"] != "domain":
+        parts += ["## Who holds what", _make_holdings_table(document)]
+    for arm in [arm["name"] for arm in document["settings"]["global_arms"]]:
+        parts += [f"## `{arm}`", _count(document, arm), "On each trainer's own domain:"]
+        if document["settings"]["split"]["kind"] != "domain":
+            parts[-1] = "On each trainer's own mixture of domains:"
+        parts += [_make_own_table(document, arm), "On every domain:", _make_domain_table(document, arm)]
     return "\n\n".join(parts)
 
 
@@ -73,29 +31,37 @@ def _explain(document: Json) -> str:
         "one domain each" if split["kind"] == "domain" else f"Dirichlet({split['alpha_milli'] / 1_000:g}) over domains"
     )
     steps = f"{model['local_steps']} steps of {model['batch_size']} x {model['sequence_length']} tokens"
+    held_out = ", ".join(settings["data"].get("held_out", [])) or "none"
     return f"""{settings["trainers"]} trainers ({how}), {settings["rounds"]} rounds of {steps} each
 ({model["base"]}, rank {model["rank"]}, {model["precision"]}). `local-X` is trainer X alone with as many steps as it
 took for the global adapter; `pooled` is one trainer with everybody's documents and as many steps as one of them took;
-`-long` has as many steps as all took together.
+`-long` has as many steps as all took together. Held out, so that nobody trained on them: {held_out}.
 
-- Loss: bits per byte on {settings["test"]["tokens_per_domain"]} tokens a domain of documents that nobody trained on.
+- Loss: bits per byte on at least {_count_targets(document)} tokens a domain, of documents that nobody trained on.
 - Intervals: 5 % and 95 % quantiles over {DRAWS} draws of seeds and documents, both with replacement.
 - No worse: the upper bound lies below +{100 * NO_WORSE:.1f} %. Better: it lies below 0.
 - Two claims are kept apart: better at equal own data (`local-X`), and at equal compute (`local-X-long`)."""
 
 
+def _count_targets(document: Json) -> int:
+    return min(count for cell in document["cells"].values() for count in cell.get("targets", {}).values())
+
+
 def list_domains(document: Json) -> list[str]:
-    return sorted({name.split("/")[2] for name in document["figures"] if name.startswith("loss_bpb/")})
+    """Those that are trained on, then those held out."""
+    data = document["settings"]["data"]
+    return [*sorted(data["domains"]), *sorted(data.get("held_out", []))]
 
 
 def list_arms(document: Json) -> list[str]:
     named = {name.split("/")[1] for name in document["figures"] if name.startswith("loss_bpb/")}
-    first = ["base", *(arm["name"] for arm in document["settings"]["global_arms"])]
+    first = [BASE, *(arm["name"] for arm in document["settings"]["global_arms"])]
     return [*first, *sorted(named - set(first))]
 
 
 def _make_loss_table(document: Json) -> str:
     domains, figures = list_domains(document), document["figures"]
+    held_out = document["settings"]["data"].get("held_out", [])
     rows = []
     for arm in list_arms(document):
         cells = []
@@ -103,30 +69,51 @@ def _make_loss_table(document: Json) -> str:
             figure = figures[f"loss_bpb/{arm}/{domain}"]
             cells.append(f"{figure['mean']:.4f} ± {figure['deviation']:.4f}")
         rows.append([f"`{arm}`", *cells])
-    return make_table(["arm", *domains], rows)
+    return make_table(["arm", *(f"{name} (held out)" if name in held_out else name for name in domains)], rows)
 
 
-def _make_claims(document: Json, arm: str) -> list[str]:
-    figures, domains = document["figures"], list_domains(document)
+def _make_holdings_table(document: Json) -> str:
+    """Documents of each trainer by domain, seed by seed."""
+    domains = sorted(document["settings"]["data"]["domains"])
     rows = []
-    for other in [name for name in list_arms(document) if name.startswith((LOCAL, "pooled"))]:
-        own = other.removeprefix(LOCAL).removesuffix(LONG)
-        for domain in domains:
-            figure = figures[f"relative_loss/{arm}/{other}/{domain}"]
-            where = "own" if domain == own else ("other" if other.startswith(LOCAL) else "")
+    for seed in document["seeds"]:
+        for trainer, held in document["cells"][f"holdings/seed{seed}"]["holdings"].items():
+            rows.append([str(seed), trainer, *(str(held.get(domain, 0)) for domain in domains)])
+    return make_table(["seed", "trainer", *domains], rows)
+
+
+def _list_trainers(document: Json) -> list[str]:
+    holdings = document["cells"][f"holdings/seed{document['seeds'][0]}"]["holdings"]
+    return list(holdings)
+
+
+def _make_own_table(document: Json, arm: str) -> str:
+    figures, rows = document["figures"], []
+    for trainer in _list_trainers(document):
+        for other in (LOCAL + trainer, LOCAL + trainer + LONG):
+            figure = figures.get(f"relative_loss/{arm}/{other}/{OWN}")
+            if figure is None:
+                continue
+            kept = figures.get(f"gain_kept/{arm}/{trainer}") if not other.endswith(LONG) else None
             seeds = " ".join(f"{100 * value:+.1f}" for value in figure["by_seed"].values())
-            rows.append(
-                [
-                    f"`{other}`",
-                    domain,
-                    where,
-                    f"{100 * figure['mean']:+.2f} % ({100 * figure['lower']:+.2f} to {100 * figure['upper']:+.2f})",
-                    seeds,
-                    judge(figure["lower"], figure["upper"]),
-                ]
-            )
-    columns = ["against", "domain", "its own?", f"loss of `{arm}` relative to it", "by seed, %", "so it is"]
-    return [make_table(columns, rows), _count(rows)]
+            said = judge(figure["lower"], figure["upper"])
+            rows.append([f"`{other}`", _show(figure), seeds, f"{100 * kept['mean']:.0f} %" if kept else "", said])
+    columns = ["against", f"loss of `{arm}` relative to it", "by seed, %", "share of its gain", "so it is"]
+    return make_table(columns, rows)
+
+
+def _make_domain_table(document: Json, arm: str) -> str:
+    domains, figures = list_domains(document), document["figures"]
+    rows = []
+    for other in list_arms(document):
+        if other != arm:
+            found = [figures[f"relative_loss/{arm}/{other}/{domain}"] for domain in domains]
+            rows.append([f"`{other}`", *(f"{_show(one)} {judge(one['lower'], one['upper'])}" for one in found)])
+    return make_table([f"`{arm}` against", *domains], rows)
+
+
+def _show(figure: Json) -> str:
+    return f"{100 * figure['mean']:+.2f} % ({100 * figure['lower']:+.2f} to {100 * figure['upper']:+.2f})"
 
 
 def judge(lower: float, upper: float) -> str:
@@ -137,19 +124,53 @@ def judge(lower: float, upper: float) -> str:
     return "worse" if lower > 0 else "undecided"
 
 
-def _count(rows: list[list[str]]) -> str:
-    """The claims in one paragraph."""
+def _count(document: Json, arm: str) -> str:
+    """The claims in a list."""
     said = []
-    for what, is_long in (("equal own data", False), ("equal compute", True)):
-        of = [row for row in rows if row[2] and row[0].strip("`").endswith(LONG) == is_long]
-        own = [row[5] for row in of if row[2] == "own"]
-        others = [row[5] for row in of if row[2] == "other"]
-        held = sum(said in ("better", "no worse") for said in own)
-        said.append(
-            f"At {what}: no worse than the specialist on {held} of {len(own)} own domains (better on "
-            f"{own.count('better')}), and better on {others.count('better')} of {len(others)} others."
-        )
+    for what, suffix in (("equal own data", ""), ("equal compute", LONG)):
+        others = [f"{LOCAL}{trainer}{suffix}" for trainer in _list_trainers(document)]
+        if f"loss_bpb/{others[0]}/{list_domains(document)[0]}" in document["figures"]:
+            said.append(f"- At {what}: {_count_specialists(document, arm, others)}.")
+    held_out = document["settings"]["data"].get("held_out", [])
+    for other in (BASE, POOLED, POOLED + LONG):
+        found = [document["figures"].get(f"relative_loss/{arm}/{other}/{domain}") for domain in held_out]
+        if found and all(found):
+            said.append(f"- On domains that nobody trained on, against `{other}`: {_tell(found)}.")
     return "\n".join(said)
+
+
+def _count_specialists(document: Json, arm: str, others: Sequence[str]) -> str:
+    """Own mixtures, domains of which a specialist holds nothing, and domains held out."""
+    figures, held_out = document["figures"], document["settings"]["data"].get("held_out", [])
+    own = [figures[f"relative_loss/{arm}/{other}/{OWN}"] for other in others]
+    elsewhere = [
+        figures[f"relative_loss/{arm}/{other}/{domain}"]
+        for other in others
+        for domain in _find_foreign(document, get_trainer(other) or "")
+    ]
+    new = [figures[f"relative_loss/{arm}/{other}/{domain}"] for other in others for domain in held_out]
+    parts = [("the specialists' own domains", own), ("their other domains", elsewhere), ("held-out domains", new)]
+    return "; ".join(f"on {name}: {_tell(found)}" for name, found in parts if found)
+
+
+def _find_foreign(document: Json, trainer: str) -> list[str]:
+    """Domains of which the trainer holds nothing under any seed."""
+    held = [document["cells"][f"holdings/seed{seed}"]["holdings"][trainer] for seed in document["seeds"]]
+    return [
+        domain
+        for domain in sorted(document["settings"]["data"]["domains"])
+        if not any(compute_shares(own).get(domain, 0.0) for own in held)
+    ]
+
+
+def _tell(found: Sequence[Json]) -> str:
+    said = [judge(figure["lower"], figure["upper"]) for figure in found]
+    always = sum(max(figure["by_seed"].values()) <= 0 for figure in found)
+    held = sum(word in HOLDS for word in said)
+    return (
+        f"no worse in {held} of {len(said)} (better in {said.count('better')}, worse in {said.count('worse')}), "
+        f"at least as good on every seed in {always}"
+    )
 
 
 def plot(document: Json, folder: Path) -> list[Path]:
@@ -157,6 +178,7 @@ def plot(document: Json, folder: Path) -> list[Path]:
     from ml.lab.plots import plot_bars
 
     figures, arms = document["figures"], [arm for arm in list_arms(document) if arm != BASE]
+    held_out = document["settings"]["data"].get("held_out", [])
     kinds = {
         "everybody's documents pooled": [arm for arm in arms if arm.startswith(POOLED)],
         "one specialist alone": [arm for arm in arms if arm.startswith(LOCAL)],
@@ -170,5 +192,5 @@ def plot(document: Json, folder: Path) -> list[Path]:
             losses = figures[f"loss_bpb/{arm}/{domain}"]["by_seed"]
             found = make_figure({int(seed): 100 * (loss / base[seed] - 1) for seed, loss in losses.items()})
             bars[arm] = (found["mean"], found["upper"])
-        series[domain] = bars
+        series[f"{domain} (held out)" if domain in held_out else domain] = bars
     return plot_bars(folder / f"{document['experiment']}.png", series, kinds=kinds, label="loss against the base, %")

@@ -5,7 +5,7 @@ A process keeps the newest model and the newest data; cells name both by their s
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ml.adapter import Update, read_update, write_update
 from ml.base import base_hash, load_base, load_tokenizer, make_once, prepare_base
 from ml.canonical import Array
 from ml.data import Block, Document, Holdout, make_blocks
-from ml.domains import DOMAINS, ByDomain, Shards, demo_shards, read_domain
+from ml.domains import DOMAINS, ByDomain, Shards, deal_shards, read_domain
 from ml.lab import Json
 from ml.lab.cells import Cell, Work
 from ml.score import ScoringBase, count_token_bytes
@@ -38,14 +38,16 @@ class Model:
     folder: Path
     spec: AdapterSpec
     settings: Json
+    _cut: dict[tuple[str, int], list[Block]] = field(default_factory=dict)
+    """By document and block length: a process cuts the same shipped documents for every cell."""
 
-    def make_train_spec(self, seed: int, number: int) -> TrainSpec:
-        """Of one trainer, by its number in the seed."""
+    def make_train_spec(self, seed: int, number: int, rate_milli: int = 1_000) -> TrainSpec:
+        """Of one trainer, by its number in the seed, at `rate_milli` thousandths of the learning rate."""
         return TrainSpec(
             local_steps=self.settings["local_steps"],
             batch_size=self.settings["batch_size"],
             sequence_length=self.settings["sequence_length"],
-            learning_rate=self.settings["learning_rate_ppm"] / 1_000_000,
+            learning_rate=self.settings["learning_rate_ppm"] * rate_milli / 1_000_000_000,
             seed=seed * SEEDS_PER_SEED + number,
         )
 
@@ -65,7 +67,13 @@ class Model:
         return ScoringBase(model, count_token_bytes(self.tokenizer), self.spec)
 
     def cut(self, documents: Sequence[Document], block_tokens: int) -> list[Block]:
-        return make_blocks(documents, self.tokenizer, block_tokens)
+        found = []
+        for document in documents:
+            key = document.id, block_tokens
+            if key not in self._cut:
+                self._cut[key] = make_blocks([document], self.tokenizer, block_tokens)
+            found += self._cut[key]
+        return found
 
 
 def open_model(settings: Mapping[str, Any]) -> Model:
@@ -106,10 +114,12 @@ def prepare(ref: str) -> Path:
 
 @dataclass(frozen=True)
 class Data:
-    """Who holds which documents under one seed: `demo_shards` deals them, no document is held twice."""
+    """Who holds which documents under one seed: `deal_shards` deals them, no document is held twice."""
 
     shards: Shards
     specialists: int
+    domains: tuple[str, ...]
+    """Those that are trained on."""
 
     def get_specialist(self, number: int) -> ByDomain:
         """Documents of one domain."""
@@ -122,22 +132,28 @@ class Data:
 
 
 def deal(settings: Mapping[str, Any], seed: int) -> Data:
-    """The data of a cell's `data` settings under a seed, kept for the next cell of this process."""
+    """The data of a cell's `data` settings under a seed, kept for the next cell of this process.
+
+    Where the settings name no `domains` they are the demo's, and none is `held_out`.
+    """
     return _deal(json.dumps(settings, sort_keys=True), seed)
 
 
 @lru_cache(maxsize=4)
 def _deal(text: str, seed: int) -> Data:
     settings = json.loads(text)
-    shards = demo_shards(
+    domains = tuple(settings.get("domains", DOMAINS))
+    shards = deal_shards(
         seed,
         settings["specialists"],
         settings["judges"],
+        domains=domains,
+        held_out=settings.get("held_out", ()),
         generalists=settings["generalists"],
         judge_documents=settings["judge_documents"],
         test_documents=settings["test_documents"],
     )
-    return Data(shards, settings["specialists"])
+    return Data(shards, settings["specialists"], domains)
 
 
 def cut_by_domain(model: Model, held: ByDomain, block_tokens: int, count: int = 0) -> dict[str, list[Block]]:
@@ -149,11 +165,24 @@ def cut_by_domain(model: Model, held: ByDomain, block_tokens: int, count: int = 
     return {domain: holdout.draw(domain, b"flockchain lab", count) for domain in cut}
 
 
-def train_on(model: Model, held: ByDomain, seed: int, number: int, start: Any = None, constraint: Any = None) -> Any:
-    """The `TrainResult` of an honest trainer on its documents."""
-    train_spec = model.make_train_spec(seed, number)
-    blocks = [block for found in cut_by_domain(model, held, train_spec.sequence_length).values() for block in found]
-    return train_update(model.base, model.spec, train_spec, blocks, start, constraint=constraint)
+def cut_all(model: Model, held: ByDomain) -> list[Block]:
+    """A trainer's blocks, of all its domains."""
+    found = cut_by_domain(model, held, model.settings["sequence_length"])
+    return [block for blocks in found.values() for block in blocks]
+
+
+def train_on(
+    model: Model,
+    held: ByDomain,
+    seed: int,
+    number: int,
+    start: Any = None,
+    constraint: Any = None,
+    rate_milli: int = 1_000,
+) -> Any:
+    """The `TrainResult` of an honest trainer on its documents, at `rate_milli` thousandths of the learning rate."""
+    train_spec = model.make_train_spec(seed, number, rate_milli)
+    return train_update(model.base, model.spec, train_spec, cut_all(model, held), start, constraint=constraint)
 
 
 def keep_update(work: Work, update: Update) -> None:
