@@ -1,6 +1,7 @@
 """Joining by a snapshot, before the node itself begins: find one, verify the header that proves it, fetch its parts.
 
-    DISCOVER   ask every peer how far its chain is and what it holds; a short chain is taken by blocks at once
+    DISCOVER   ask every peer how far its chain is and what it holds (snapshot_offers.py); a short chain is taken by
+               blocks at once
     HEADER     the header after the snapshot's block, by light-client rules (header_path.py): it names the state root
     PARTS      the manifest, checked against that root; each chunk against the manifest; the head against the state
 
@@ -29,7 +30,6 @@ from flockchain.node.messages import (
     ManifestResponse,
     PartRequest,
     PartResponse,
-    SnapshotOffer,
     SnapshotOffers,
     SnapshotsRequest,
     decode_message,
@@ -37,19 +37,15 @@ from flockchain.node.messages import (
 from flockchain.node.ports import Channel, Clock, Network, NetworkEvent, PeerConnected, PeerId, PeerLost, Received
 from flockchain.node.questions import Questions
 from flockchain.node.restore import Snapshot
+from flockchain.node.snapshot_offers import NoSnapshot, Offers
 from flockchain.node.snapshot_parts import HEAD, Candidate, discard_parts
 from flockchain.types.light import LightBlock
 from flockchain.types.snapshot import StateManifest
 
 log = structlog.get_logger()
 
-LONG_CHAIN_BLOCKS = 1_000
-"""A shorter chain is taken by blocks: that is a matter of seconds, and gives the whole history."""
-DISCOVERY_MS = 5_000
-"""Longest wait for the first peer, and for offers of others once one has answered."""
 ANSWER_TIMEOUT_MS = 10_000
 TICK_MS = 250
-MAX_CANDIDATES = 4
 MAX_REQUESTS = 8
 MAX_REQUESTS_PER_PEER = 4
 MAX_SILENCES = 2
@@ -93,21 +89,16 @@ class SnapshotSync:
         self._clock = clock
         self._on_done = on_done
         self._versions = get_supported_versions() if versions is None else versions
-        self._answers: dict[PeerId, SnapshotOffers] = {}
+        self._offers = Offers((trust[0] if trust else 2) - 1)
         self._questions = Questions(ANSWER_TIMEOUT_MS)
-        self._tried: set[SnapshotOffer] = set()
         self._banned: set[PeerId] = set()
-        self._unfaithful: set[PeerId] = set()
-        """Who offered a snapshot and did not give it: its other offers are not believed."""
         self._contradicting: set[PeerId] = set()
         """Peers whose block at the trusted height is another than the one that we were told to trust."""
         self._candidate: Candidate | None = None
-        self._started_ms = 0
-        self._first_answer_ms: int | None = None
         self._is_done = False
 
     def start(self) -> None:
-        self._started_ms = self._clock.now_ms()
+        self._offers.begin(self._clock.now_ms())
         for peer in self._network.peers():
             self._greet(peer)
         self._clock.call_later(TICK_MS, self._tick)
@@ -151,9 +142,7 @@ class SnapshotSync:
                 pass  # for a node that runs
 
     def _take_offers(self, peer: PeerId, offers: SnapshotOffers) -> None:
-        self._answers[peer] = offers
-        if self._first_answer_ms is None:
-            self._first_answer_ms = self._clock.now_ms()
+        self._offers.take(peer, offers, self._clock.now_ms())
         if self._candidate is not None and self._candidate.offer in offers.offers and peer not in self._banned:
             self._candidate.sources.add(peer)
 
@@ -230,42 +219,24 @@ class SnapshotSync:
             self._ask_parts(candidate)
 
     def _choose(self) -> None:
-        """Begin with the snapshot that most peers offer, the newest of those, once all who could answer have."""
-        peers, now_ms = set(self._network.peers()) - self._banned, self._clock.now_ms()
-        has_waited = now_ms >= (self._first_answer_ms or self._started_ms) + DISCOVERY_MS
-        if not has_waited and (not peers or not peers <= set(self._answers)):
+        """Begin with the next snapshot, if it is time and there is one."""
+        try:
+            choice = self._offers.choose(set(self._network.peers()) - self._banned, self._clock.now_ms())
+        except NoSnapshot as reason:
+            self._give_up(str(reason))
             return
-        answers = {peer: self._answers[peer] for peer in peers if peer in self._answers}
-        longest = max((answer.decided_height for answer in answers.values()), default=0)
-        if longest < LONG_CHAIN_BLOCKS:
-            self._give_up(f"the longest chain of {len(answers)} peers has {longest} blocks")
-            return
-        holders: dict[SnapshotOffer, set[PeerId]] = {}
-        least = (self._trust[0] if self._trust else 2) - 1
-        for peer, answer in answers.items():
-            for offer in answer.offers if peer not in self._unfaithful else ():
-                if least <= offer.height < answer.decided_height and offer not in self._tried:
-                    holders.setdefault(offer, set()).add(peer)
-        if len(self._tried) >= MAX_CANDIDATES:
-            self._give_up(f"{len(self._tried)} snapshots were tried and none was whole")
-        elif holders:
-            offer = max(holders, key=lambda one: (len(holders[one]), one.height, -one.depth))
+        if choice is not None:
+            offer, holders = choice
             path = HeaderPath(self._genesis, self._trust, offer.height + 1)
-            self._tried.add(offer)
-            self._candidate = Candidate(offer, path, holders[offer], self._genesis, self._folder)
-            log.info("snapshot-chosen", height=offer.height, chunks=1 << offer.depth, peers=len(holders[offer]))
-        elif has_waited:
-            self._give_up(f"{len(answers)} peers hold up to {longest} blocks and offer no snapshot to verify from here")
+            self._candidate = Candidate(offer, path, holders, self._genesis, self._folder)
+            log.info("snapshot-chosen", height=offer.height, chunks=1 << offer.depth, peers=len(holders))
 
     def _ask_header(self, candidate: Candidate) -> None:
         if self._questions.is_asked(_HEADER):
             return
         height = candidate.path.wanted
-        able = sorted(
-            peer
-            for peer in self._usable(self._answers)
-            if self._answers[peer].decided_height >= height and peer not in candidate.headerless
-        )
+        usable = set(self._network.peers()) - self._banned - candidate.headerless
+        able = sorted(usable.intersection(self._offers.holders_of_block(height)))
         peer = min(able, key=lambda one: candidate.silences.get(one, 0), default=None)
         if peer is not None:
             self._ask(peer, _HEADER, LightBlockRequest(height))
@@ -324,10 +295,6 @@ class SnapshotSync:
         self._questions.add(peer, what, self._clock.now_ms())
         return True
 
-    def _usable(self, peers: dict[PeerId, SnapshotOffers]) -> list[PeerId]:
-        connected = set(self._network.peers())
-        return [peer for peer in peers if peer in connected and peer not in self._banned]
-
     def _be_silent(self, peer: PeerId, what: int) -> None:
         """A question was not answered in time: others are asked, and this peer later, a few times."""
         self._unask(peer, what)
@@ -345,7 +312,7 @@ class SnapshotSync:
 
     def _drop_source(self, candidate: Candidate, peer: PeerId) -> None:
         candidate.sources.discard(peer)
-        self._unfaithful.add(peer)
+        self._offers.unfaithful.add(peer)
         self._network.penalize(peer, EMPTY_POINTS, f"offered snapshot {candidate.offer.height} and does not give it")
 
     def _ban(self, peer: PeerId, reason: str) -> None:
@@ -355,7 +322,7 @@ class SnapshotSync:
         self._network.penalize(peer, WRONG_POINTS, reason)
 
     def _forget(self, peer: PeerId) -> None:
-        self._answers.pop(peer, None)
+        self._offers.forget(peer)
         for what in self._questions.of(peer):
             self._unask(peer, what)
         if self._candidate is not None:

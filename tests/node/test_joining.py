@@ -37,9 +37,9 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from flockchain.execution import upgrade
-from flockchain.node import snapshot_sync
+from flockchain.node import snapshot_offers
 from flockchain.node.run import run_node
-snapshot_sync.LONG_CHAIN_BLOCKS = 10
+snapshot_offers.LONG_CHAIN_BLOCKS = 10
 upgrade.FIRST_VERSION = int(sys.argv[2])
 sys.exit(run_node(Path(sys.argv[1])))
 """

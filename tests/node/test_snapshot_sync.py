@@ -23,8 +23,9 @@ from flockchain.node.messages import (
 )
 from flockchain.node.ports import Channel, NetworkEvent, Received
 from flockchain.node.restore import restore
+from flockchain.node.snapshot_offers import DISCOVERY_MS
 from flockchain.node.snapshot_service import SERVED_BURST, SnapshotService
-from flockchain.node.snapshot_sync import ANSWER_TIMEOUT_MS, DISCOVERY_MS, Found, SnapshotSync
+from flockchain.node.snapshot_sync import ANSWER_TIMEOUT_MS, Found, SnapshotSync
 from flockchain.params import DAY_MS
 from flockchain.store.chain_store import ChainStore
 from flockchain.types.snapshot import StateChunk
@@ -54,7 +55,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoredChain]:
 
 @pytest.fixture(autouse=True)
 def _long_chain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flockchain.node.snapshot_sync.LONG_CHAIN_BLOCKS", 10)
+    monkeypatch.setattr("flockchain.node.snapshot_offers.LONG_CHAIN_BLOCKS", 10)
 
 
 class Peer:
@@ -286,7 +287,7 @@ def test_without_snapshots_blocks_are_taken_after_a_while(chain: StoredChain, tm
 def test_a_short_chain_is_taken_by_blocks_at_once(
     chain: StoredChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flockchain.node.snapshot_sync.LONG_CHAIN_BLOCKS", TIP + 1)
+    monkeypatch.setattr("flockchain.node.snapshot_offers.LONG_CHAIN_BLOCKS", TIP + 1)
     story = Story(chain, tmp_path)
     assert story.run(500) is None
 

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from flockchain.node import run, snapshot_sync
+from flockchain.node import run, snapshot_offers
 
 LONG_BLOCKS = 20
 
@@ -17,7 +17,7 @@ LONG_BLOCKS = 20
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.scenarios.newcomer")
     parser.add_argument("--home", type=Path, required=True)
-    snapshot_sync.LONG_CHAIN_BLOCKS = LONG_BLOCKS
+    snapshot_offers.LONG_CHAIN_BLOCKS = LONG_BLOCKS
     run.YOUNG_CHAIN_MS = 0
     return run.run_node(parser.parse_args().home)
 
