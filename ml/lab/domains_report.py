@@ -4,24 +4,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ml.lab import Json
-from ml.lab.domains_figures import BASE, DRAWS, LOCAL, LONG, OWN, POOLED, compute_shares, get_trainer
+from ml.lab.document import wrap
+from ml.lab.domains_figures import BASE, DRAWS, LOCAL, LONG, OWN, POOLED
 from ml.lab.tables import make_figure, make_table
 
 NO_WORSE = 0.005
 """No worse: the upper 95 % bound of the relative loss lies below this."""
-HOLDS = ("better", "no worse")
+JUDGEMENTS = ("better", "no worse", "worse", "undecided")
 
 
 def report(document: Json) -> str:
     parts = [_explain(document), "## Loss", _make_loss_table(document)]
     if document["settings"]["split"]["kind"] != "domain":
-        parts += ["## Who holds what", _make_holdings_table(document)]
+        parts += ["## Who holds what", "Documents.", _make_holdings_table(document)]
     for arm in [arm["name"] for arm in document["settings"]["global_arms"]]:
-        parts += [f"## `{arm}`", _count(document, arm), "On each trainer's own domain:"]
-        if document["settings"]["split"]["kind"] != "domain":
-            parts[-1] = "On each trainer's own mixture of domains:"
-        parts += [_make_own_table(document, arm), "On every domain:", _make_domain_table(document, arm)]
+        parts += [f"## `{arm}`", _make_claims_table(document, arm)]
+        parts += [f"On each trainer's own {_name_own(document)}:", _make_own_table(document, arm)]
+        parts += ["On every domain:", _make_domain_table(document, arm)]
     return "\n\n".join(parts)
+
+
+def _name_own(document: Json) -> str:
+    return "domain" if document["settings"]["split"]["kind"] == "domain" else "mixture of domains"
 
 
 def _explain(document: Json) -> str:
@@ -40,7 +44,17 @@ took for the global adapter; `pooled` is one trainer with everybody's documents 
 - Loss: bits per byte on at least {_count_targets(document)} tokens a domain, of documents that nobody trained on.
 - Intervals: 5 % and 95 % quantiles over {DRAWS} draws of seeds and documents, both with replacement.
 - No worse: the upper bound lies below +{100 * NO_WORSE:.1f} %. Better: it lies below 0.
-- Two claims are kept apart: better at equal own data (`local-X`), and at equal compute (`local-X-long`)."""
+- Two claims are kept apart: better at equal own data (`local-X`), and at equal compute (`local-X-long`).
+- Good on every seed: no seed's loss is higher.
+{_explain_arms(settings["global_arms"])}"""
+
+
+def _explain_arms(arms: Sequence[Json]) -> str:
+    said = []
+    for arm in arms:
+        options = ", ".join(f"{name} = {value}" for name, value in arm.items() if name != "name")
+        said.append(wrap(f"- `{arm['name']}`: {options}.", "  "))
+    return "\n".join(said)
 
 
 def _count_targets(document: Json) -> int:
@@ -124,33 +138,36 @@ def judge(lower: float, upper: float) -> str:
     return "worse" if lower > 0 else "undecided"
 
 
-def _count(document: Json, arm: str) -> str:
-    """The claims in a list."""
-    said = []
-    for what, suffix in (("equal own data", ""), ("equal compute", LONG)):
-        others = [f"{LOCAL}{trainer}{suffix}" for trainer in _list_trainers(document)]
-        if f"loss_bpb/{others[0]}/{list_domains(document)[0]}" in document["figures"]:
-            said.append(f"- At {what}: {_count_specialists(document, arm, others)}.")
-    held_out = document["settings"]["data"].get("held_out", [])
-    for other in (BASE, POOLED, POOLED + LONG):
-        found = [document["figures"].get(f"relative_loss/{arm}/{other}/{domain}") for domain in held_out]
-        if found and all(found):
-            said.append(f"- On domains that nobody trained on, against `{other}`: {_tell(found)}.")
-    return "\n".join(said)
-
-
-def _count_specialists(document: Json, arm: str, others: Sequence[str]) -> str:
-    """Own mixtures, domains of which a specialist holds nothing, and domains held out."""
+def _make_claims_table(document: Json, arm: str) -> str:
+    """How often the arm keeps up: with the specialists at both budgets, and on domains held out."""
     figures, held_out = document["figures"], document["settings"]["data"].get("held_out", [])
-    own = [figures[f"relative_loss/{arm}/{other}/{OWN}"] for other in others]
-    elsewhere = [
-        figures[f"relative_loss/{arm}/{other}/{domain}"]
-        for other in others
-        for domain in _find_foreign(document, get_trainer(other) or "")
-    ]
-    new = [figures[f"relative_loss/{arm}/{other}/{domain}"] for other in others for domain in held_out]
-    parts = [("the specialists' own domains", own), ("their other domains", elsewhere), ("held-out domains", new)]
-    return "; ".join(f"on {name}: {_tell(found)}" for name, found in parts if found)
+    rows = []
+    for what, suffix in (("equal own data", ""), ("equal compute", LONG)):
+        others = {f"{LOCAL}{trainer}{suffix}": trainer for trainer in _list_trainers(document)}
+        compared = {
+            f"specialists' own {_name_own(document)}": [(other, OWN) for other in others],
+            "their other domains": [
+                (other, domain) for other, trainer in others.items() for domain in _find_foreign(document, trainer)
+            ],
+            "held-out domains, against each specialist": [(other, domain) for other in others for domain in held_out],
+            "every domain, against the pooled trainer": [(POOLED + suffix, name) for name in list_domains(document)],
+        }
+        for where, pairs in compared.items():
+            found = [figures.get(f"relative_loss/{arm}/{other}/{domain}") for other, domain in pairs]
+            if found and all(found):
+                rows.append([what, where, *_tell(found)])
+    base = [figures[f"relative_loss/{arm}/{BASE}/{domain}"] for domain in held_out]
+    if base:
+        rows.append(["", "held-out domains, against the base", *_tell(base)])
+    columns = ["at", "on", "compared", "better", "no worse, but not better", "worse", "undecided", "good on every seed"]
+    return make_table(columns, rows)
+
+
+def _tell(found: Sequence[Json]) -> list[str]:
+    """How many, how they are judged, and in how many no seed has a higher loss."""
+    said = [judge(figure["lower"], figure["upper"]) for figure in found]
+    always = sum(max(figure["by_seed"].values()) <= 0 for figure in found)
+    return [str(number) for number in (len(said), *(said.count(word) for word in JUDGEMENTS), always)]
 
 
 def _find_foreign(document: Json, trainer: str) -> list[str]:
@@ -159,18 +176,8 @@ def _find_foreign(document: Json, trainer: str) -> list[str]:
     return [
         domain
         for domain in sorted(document["settings"]["data"]["domains"])
-        if not any(compute_shares(own).get(domain, 0.0) for own in held)
+        if not any(own.get(domain, 0) for own in held)
     ]
-
-
-def _tell(found: Sequence[Json]) -> str:
-    said = [judge(figure["lower"], figure["upper"]) for figure in found]
-    always = sum(max(figure["by_seed"].values()) <= 0 for figure in found)
-    held = sum(word in HOLDS for word in said)
-    return (
-        f"no worse in {held} of {len(said)} (better in {said.count('better')}, worse in {said.count('worse')}), "
-        f"at least as good on every seed in {always}"
-    )
 
 
 def plot(document: Json, folder: Path) -> list[Path]:

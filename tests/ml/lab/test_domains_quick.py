@@ -51,9 +51,10 @@ def test_held_out_domains_are_measured_and_trained_on_by_nobody(ran: tuple[Json,
 def test_the_report_keeps_the_two_claims_apart(ran: tuple[Json, Json]) -> None:
     settings = read_settings("domains", form="tiny", quick=True, overrides={"data": DATA, "trainers": 2})
     text = report({"figures": ran[0], "cells": ran[1], "settings": settings.values, "seeds": [0]})
-    assert "- At equal own data: on the specialists' own domains: no worse in " in text
-    assert "- At equal compute: on the specialists' own domains: no worse in " in text
-    assert "- On domains that nobody trained on, against `base`: " in text
+    assert "| equal own data | specialists' own domain | 2 |" in text
+    assert "| equal compute | their other domains | 2 |" in text
+    assert "| held-out domains, against the base | 1 |" in text
+    assert all(len(line) <= 120 for line in text.splitlines() if not line.startswith("|"))
     assert "recipes (held out)" in text
 
 
