@@ -157,6 +157,7 @@ def count_documents(work: Work) -> Json:
 
 
 def find_held(settings: Mapping[str, Any]) -> ByDomain:
+    """The documents of a training cell's trainer."""
     data = deal(settings["data"], settings["seed"])
     return find_documents(data, settings["trainer"], settings["split"], settings["seed"])
 

@@ -1,9 +1,11 @@
 """`flockchain lab`: what its tables show in 80 columns."""
 
+from pathlib import Path
+
 import pytest
 
 from flockchain.cli.common import show_rows
-from ml.lab.settings import list_experiments, read_settings
+from ml.lab.settings import EXPERIMENTS, list_experiments, read_settings
 from tests.support.command import Shell
 
 
@@ -34,3 +36,13 @@ def test_only_the_folding_column_of_a_wide_table_takes_more_lines(
 def test_without_a_folding_column_a_wide_table_is_cut(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
     show_rows([{"name": "n" * 50, "title": "t" * 50}], ["name", "title"], False)
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_an_option_that_does_not_fit_is_refused_before_anything_runs(shell: Shell, tmp_path: Path) -> None:
+    """A slip of the pen in one's own copy of an experiment costs no hour of training."""
+    own = tmp_path / "own.toml"
+    text = (EXPERIMENTS / "domains.toml").read_text(encoding="utf-8")
+    own.write_text(text.replace('rule = "mean" }', 'rule = "mean", wieghts_ppm = 1 }'), encoding="utf-8")
+    ran = shell("lab", "run", str(own))
+    assert ran.code == 1
+    assert "arm fedavg has wieghts_ppm: choose from name, rule" in " ".join(ran.err.split())

@@ -115,6 +115,13 @@ def test_an_option_that_does_not_fit_is_refused_before_anything_runs(arm: Json, 
         plan(read("tiny", [{"name": "global"} | arm]))
 
 
+def test_the_controls_take_another_mode_too() -> None:
+    cells = {cell.name: cell for cell in plan(read("tiny", ARMS[:1], control_mode="apart"))}
+    modes = {name for name, cell in cells.items() if cell.run == "ml.lab.domains_modes:measure_arm"}
+    assert modes == {"local-code/seed0", "local-law/seed0", "pooled/seed0"}
+    assert all(cell.run.startswith("ml.lab.domains_modes") for cell in list_all(cells["pooled/seed0"].needs))
+
+
 def test_the_short_form_is_the_beginning_of_the_full_one() -> None:
     """Its cells are among those of the full form, so that nothing is trained twice; the cost says what is left."""
     full, short = read_settings("domains"), read_settings("domains", form="short")
