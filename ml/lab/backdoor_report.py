@@ -84,10 +84,10 @@ def _find_worst(figures: Json) -> Json:
 
 def report(document: Json) -> str:
     places = list_places(document)
-    parts = [_explain(document), "## Claims", *_make_claims(document, places)]
+    parts = [_explain(document), "## Claims", *make_claims(document, places)]
     for attack, share in places:
-        parts += [f"## {attack}, {share} % attackers", _make_table(document, attack, share)]
-    parts += ["## Every seed", _make_seed_table(document, places), "## Reasons", _list_reasons(document)]
+        parts += [f"## {attack}, {share} % attackers", make_defence_table(document, attack, share)]
+    parts += ["## Every seed", make_seed_table(document, places), "## Reasons", list_reasons(document)]
     return "\n\n".join(parts)
 
 
@@ -123,7 +123,8 @@ seats who lies for the attacker.
 - `*`: more attackers than the rule's source claims to withstand."""
 
 
-def _make_table(document: Json, attack: str, share: str) -> str:
+def make_defence_table(document: Json, attack: str, share: str) -> str:
+    """One row per arm."""
     figures, rows = document["figures"], []
     for arm in list_defences(document, attack, share):
         place = f"{attack}/{share}/{arm}"
@@ -147,7 +148,8 @@ def _is_within_bound(document: Json, attack: str, share: str, arm: str) -> bool:
     )
 
 
-def _make_claims(document: Json, places: list[tuple[str, str]]) -> list[str]:
+def make_claims(document: Json, places: list[tuple[str, str]]) -> list[str]:
+    """Paragraphs: how strong the attacks are, and what holds under each."""
     figures = document["figures"]
     rows = []
     for attack, share in places:
@@ -178,7 +180,8 @@ def _say(holds: bool) -> str:
     return "holds" if holds else "**does not hold**"
 
 
-def _make_seed_table(document: Json, places: list[tuple[str, str]]) -> str:
+def make_seed_table(document: Json, places: list[tuple[str, str]]) -> str:
+    """One row per place and arm."""
     figures, rows = document["figures"], []
     for attack, share in places:
         for arm in list_defences(document, attack, share):
@@ -187,7 +190,7 @@ def _make_seed_table(document: Json, places: list[tuple[str, str]]) -> str:
     return make_table(["attack", "defence", "ASR by seed", "gain lost by seed, worst domain"], rows)
 
 
-def _list_reasons(document: Json) -> str:
+def list_reasons(document: Json) -> str:
     """Why `flock` left something out, in the committee's own words; one seed of each attack."""
     lines = ["What the committee of `flock` said of whom it did not accept, on the first seed:", ""]
     first = f"/seed{document['seeds'][0]}/{FLOCK}"

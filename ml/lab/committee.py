@@ -21,6 +21,7 @@ from ml.aggregate import add_to_global, aggregate
 from ml.attacks.votes import VoteContext, cast_vote
 from ml.canonical import Array
 from ml.figures import Change
+from ml.judge import hash_adapter
 from ml.lab import Json
 from ml.lab.cells import Work
 from ml.lab.defences import CANDIDATE, LIARS, LOSS_ONLY, PAPER, WITHOUT, aggregate_updates, make_global
@@ -29,12 +30,22 @@ from ml.lab.learners import Model, deal
 from ml.lab.learning_task import LIAR, give_seats, name_judges
 from ml.lab.learning_task import to_json as task_to_json
 from ml.lab.ledger import LedgerTask, Played
+from ml.lab.standing import FIRST, Standing, get_round
 
-SEATS_EACH, LIAR_SEATS = 4, 3
-"""Of each measured judge, and of a liar: with three judges a fifth of all seats."""
+HONEST_SEATS, LIAR_SEATS = 12, 3
+"""Of all measured judges, and of a liar: a fifth of all."""
 POOL_UFLK = 9_000 * UFLK_PER_FLK
 Ballots = dict[str, dict[str, AdapterFigures]]
 """By judge and trainer."""
+Attested = dict[str, tuple[tuple[CandidateFigure, ...], tuple[Screen, ...]]]
+"""By judge."""
+
+
+class Said(msgspec.Struct):
+    """What a committee said in a round."""
+
+    ballots: Ballots
+    attested: Attested
 
 
 @dataclass
@@ -42,11 +53,17 @@ class Decided:
     """What the committee decided, and what came of it."""
 
     factors: dict[str, Array] | None
-    """Of the next global adapter; None where the old one, the bare base, stays."""
+    """Of the next global adapter; None where the old one stays."""
     outcomes: dict[str, str]
     reasons: dict[str, str] = field(default_factory=dict)
     slashed_uflk: dict[str, int] = field(default_factory=dict)
     outcome: str = ""
+    said: Json = field(default_factory=dict)
+    """`Said`, for whoever plays the round again."""
+    best: int = 0
+    """The round that made the best adapter so far; 0: none."""
+    drawn: list[str] = field(default_factory=list)
+    """Who trains in the coming round."""
 
     def describe(self) -> Json:
         honest = [name for name in self.outcomes if name.startswith("honest")]
@@ -62,24 +79,29 @@ class Decided:
 
 
 def run_committee(
-    work: Work, model: Model, make_task: Callable[[Work, Model, int, int], Any], updates: Mapping[str, Update]
+    work: Work,
+    model: Model,
+    make_task: Callable[[Work, Model, int, int], Any],
+    updates: Mapping[str, Update],
+    standing: Standing = FIRST,
 ) -> Decided:
     """The arm of the cell, on the entries of the judges whose cells it needs."""
     arm = work.settings["arm"]
-    judges = [need for need in work.cell.needs if need.run.endswith(":judge")]
-    ballots = {
-        name: from_json(work.result(need)["entries"], dict[str, AdapterFigures])
-        for name, need in zip(name_judges(len(judges)), judges, strict=True)
-    }
-    seats = give_seats(len(judges), SEATS_EACH, LIAR_SEATS if arm == LIARS else 0)
-    task = make_task(work, model, len(updates), sum(seats.values()))
+    judges = [need for need in work.cell.needs if need.run.endswith(":judge") and get_round(need) == standing.number]
+    names, has_liar = name_judges(len(judges)), arm == LIARS or work.settings.get("liar", False)
+    seats = give_seats(len(judges), HONEST_SEATS // len(judges), LIAR_SEATS if has_liar else 0)
+    task = make_task(work, model, len(work.settings["names"]), sum(seats.values()))
     if arm == PAPER:
         return _decide_batch(work, model, task, updates)
+    ballots = {
+        name: from_json(work.result(need)["entries"], dict[str, AdapterFigures])
+        for name, need in zip(names, judges, strict=True)
+    }
     struck = _find_struck(arm)
     ballots = {judge: {name: _strike(entry, struck) for name, entry in said.items()} for judge, said in ballots.items()}
-    if arm == LIARS:
+    if has_liar:
         ballots[LIAR] = _lie(ballots, task)
-    return _settle(work, model, task, updates, ballots, seats, struck)
+    return _settle(work, model, task, updates, ballots, seats, struck, standing)
 
 
 def _find_struck(arm: str) -> set[str]:
@@ -125,20 +147,22 @@ def _settle(
     ballots: Ballots,
     seats: Mapping[str, int],
     struck: set[str],
+    standing: Standing,
 ) -> Decided:
-    """The round on the ledger, from enrolment to settlement."""
-    tickets = dict.fromkeys(updates, 1) | dict(seats)
-    bonds = {name: count * task.min_bond_uflk for name, count in tickets.items()}
-    ledger = LedgerTask(task, bonds, list(updates), pool_uflk=POOL_UFLK, seed=work.settings["seed"])
+    """The round on the ledger, from enrolment to settlement, after those before it."""
+    ledger = _open_ledger(work, task, seats, standing)
     made: list[GlobalAdapter] = []
+    attested: Attested = {}
 
     def attest(judge: str, accepted: Sequence[tuple[str, bytes]]) -> AttestationBody:
         if not made:
-            made.append(_make_candidate(model, task, {name: updates[name] for name, _ in accepted}))
-        return _attest(work, model, task, list(seats).index(judge), made[0], struck)
+            made.append(_make_candidate(model, task, {name: updates[name] for name, _ in accepted}, standing))
+        attested[judge] = _attest(work, model, task, list(seats).index(judge), made[0], struck, standing)
+        return _make_attestation(attested[judge])
 
     played = ledger.play_round(lambda judge, authors: tuple(ballots[judge][name] for name in authors), attest)
-    assert played is not None
+    if played is None:
+        return Decided(None, {}, outcome="no round: the task has ended")
     ledger.check()
     settles = bool(played.round.candidate_root) and played.round.result_root == played.round.candidate_root
     verdicts = {ledger.names[verdict.trainer]: verdict for verdict in played.round.verdicts}
@@ -148,7 +172,40 @@ def _settle(
         reasons={name: verdict.reason for name, verdict in sorted(verdicts.items())},
         slashed_uflk=_sum_slashes(ledger, played),
         outcome=played.round.outcome,
+        said=to_json(Said(ballots, attested)),
+        best=ledger.find_best_round(),
+        drawn=sorted(ledger.draw_trainers()),
     )
+
+
+def _open_ledger(work: Work, task: Any, seats: Mapping[str, int], standing: Standing) -> LedgerTask:
+    """The ledger before this round: all that was said in those before is said again, and comes to the same.
+
+    `spare_milli` is what every bond holds beyond its tickets, in thousandths of one: so much can be slashed before the
+    first ticket is lost.
+    """
+    names: list[str] = work.settings["names"]
+    tickets = dict.fromkeys(names, 1) | dict(seats)
+    spare_uflk = work.settings.get("spare_milli", 0) * task.min_bond_uflk // 1_000
+    bonds = {name: count * task.min_bond_uflk + spare_uflk for name, count in tickets.items()}
+    ledger = LedgerTask(task, bonds, names, pool_uflk=POOL_UFLK, seed=work.settings["seed"])
+    for before in standing.played:
+        _play_again(ledger, from_json(before["said"], Said))
+    return ledger
+
+
+def _play_again(ledger: LedgerTask, said: Said) -> None:
+    played = ledger.play_round(
+        lambda judge, authors: tuple(said.ballots[judge][name] for name in authors),
+        lambda judge, _: _make_attestation(said.attested[judge]),
+    )
+    assert played is not None
+
+
+def _make_attestation(said: tuple[tuple[CandidateFigure, ...], tuple[Screen, ...]]) -> AttestationBody:
+    """Root, round and coefficients are filled in by the ledger."""
+    figures, screens = said
+    return AttestationBody(TASK, ROUND, bytes(32), 1, (), figures, gains=(), screens=screens)
 
 
 def _sum_slashes(ledger: LedgerTask, played: Played) -> dict[str, int]:
@@ -161,28 +218,24 @@ def _sum_slashes(ledger: LedgerTask, played: Played) -> dict[str, int]:
     return taken
 
 
-def _make_candidate(model: Model, task: Any, accepted: Mapping[str, Update]) -> GlobalAdapter:
-    """By the task's rule, on the bare base."""
+def _make_candidate(model: Model, task: Any, accepted: Mapping[str, Update], standing: Standing) -> GlobalAdapter:
+    """By the task's rule, on the current global adapter."""
     combined = aggregate(task.model.aggregator, accepted, model.spec, norm_cap=task.model.norm_cap)
-    return add_to_global(zero_global(model.spec), combined.delta)
+    return add_to_global(standing.current or zero_global(model.spec), combined.delta)
 
 
 def _attest(
-    work: Work, model: Model, task: Any, number: int, adapter: GlobalAdapter, struck: set[str]
-) -> AttestationBody:
-    """What judge `number` says of the candidate; the liar, the last one, and an arm without this step say nothing.
-
-    Root and coefficients are filled in by the ledger.
-    """
-    figures: tuple[CandidateFigure, ...] = ()
-    screens: tuple[Screen, ...] = ()
-    if number < work.settings["data"]["judges"] and CANDIDATE not in struck:
-        figures, screens = _judge_candidate(work, model, task, number, adapter)
-    return AttestationBody(TASK, ROUND, bytes(32), 1, (), figures, gains=(), screens=_keep(screens, struck))
+    work: Work, model: Model, task: Any, number: int, adapter: GlobalAdapter, struck: set[str], standing: Standing
+) -> tuple[tuple[CandidateFigure, ...], tuple[Screen, ...]]:
+    """What judge `number` says of the candidate; the liar, the last one, and an arm without this step say nothing."""
+    if number >= work.settings["data"]["judges"] or CANDIDATE in struck:
+        return (), ()
+    figures, screens = _judge_candidate(work, model, task, number, adapter, standing)
+    return figures, _keep(screens, struck)
 
 
 def _judge_candidate(
-    work: Work, model: Model, task: Any, number: int, adapter: GlobalAdapter
+    work: Work, model: Model, task: Any, number: int, adapter: GlobalAdapter, standing: Standing
 ) -> tuple[tuple[CandidateFigure, ...], tuple[Screen, ...]]:
     """One judge's figures and screens; equal candidates of several arms are judged once."""
     settings = work.settings
@@ -190,10 +243,12 @@ def _judge_candidate(
     digest = hashlib.sha256(json.dumps([number, *facts], sort_keys=True).encode())
     for module, values in sorted(adapter.items()):
         digest.update(module.encode() + np.ascontiguousarray(values).tobytes())
+    if standing.number > 1:
+        digest.update(f"{standing.number} {hash_adapter(standing.current)} {hash_adapter(standing.best)}".encode())
     path = work.folder / f"candidate-{digest.hexdigest()[:32]}.json"
     if not path.exists():
-        shown = task_to_json(task)
-        meter = make_meter(model, deal(settings["data"], settings["seed"]), settings["judge"], shown, number)
+        data = deal(settings["data"], settings["seed"])
+        meter = make_meter(model, data, settings["judge"], task_to_json(task), number, standing)
         partial = path.with_suffix(f".{os.getpid()}.partial")
         partial.write_text(json.dumps(to_json(judge_candidate(meter, model, task.domains, adapter))))
         partial.replace(path)
@@ -208,10 +263,10 @@ def _decide_batch(work: Work, model: Model, task: Any, updates: Mapping[str, Upd
     """FLock's verdict over the whole batch, after arXiv:2307.00543: every judge compares the round's plain mean with
     the global model on its own clean data. With most votes for it all are in, else all are out and slashed.
     """
-    adapter = aggregate_updates("mean", updates, model.spec)
+    adapter = aggregate_updates("mean", updates, model.spec, zero_global(model.spec))
     votes = []
     for number in range(work.settings["data"]["judges"]):
-        figures, _ = _judge_candidate(work, model, task, number, adapter)
+        figures, _ = _judge_candidate(work, model, task, number, adapter, FIRST)
         votes.append(sum(f.loss_ubpb for f in figures) < sum(f.previous_loss_ubpb for f in figures))
     is_in = 2 * sum(votes) > len(votes)
     outcome = f"{sum(votes)} of {len(votes)} judges found the batch better"

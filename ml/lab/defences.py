@@ -7,6 +7,8 @@ the committee's arms through the ledger.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ml.adapter import GlobalAdapter, Update, zero_global
 from ml.aggregate import add_to_global, aggregate
 from ml.baselines import State, make_baseline, start
@@ -72,36 +74,54 @@ def combine(
     trusted: Update,
     rate: float | None,
     honest: Sequence[str],
+    current: GlobalAdapter | None = None,
 ) -> dict[str, Array]:
-    """float32 factors of the next global adapter of an arm without committee, after the bare base."""
+    """float32 factors of the next global adapter of an arm without committee, after `current` (None: the bare base)."""
+    old = current or zero_global(spec)
     if arm == "clean":
-        return _step("fedavg", {name: updates[name] for name in honest}, spec)
+        return _step("fedavg", {name: updates[name] for name in honest}, spec, old)
     if arm == "attackers":
-        return _step("fedavg", {name: updates[name] for name in updates if name not in honest}, spec)
+        return _step("fedavg", {name: updates[name] for name in updates if name not in honest}, spec, old)
     if arm == "oracle":
-        return apply_rule("mean_norm_clip", {name: updates[name] for name in honest}, spec)
+        return apply_rule("mean_norm_clip", {name: updates[name] for name in honest}, spec, old)
     if arm in RULES:
-        return apply_rule(RULES[arm], updates, spec)
+        return apply_rule(RULES[arm], updates, spec, old)
     options: Json = {} if rate is None else {"server_rate": rate}
-    return _step(arm, updates, spec, trusted=from_grid(trusted, spec), **options)
+    return _step(arm, updates, spec, old, trusted=from_grid(trusted, spec), **options)
 
 
 def _step(
-    name: str, updates: Mapping[str, Update], spec: AdapterSpec, *, trusted: Any = None, **options: float
+    name: str,
+    updates: Mapping[str, Update],
+    spec: AdapterSpec,
+    current: GlobalAdapter,
+    *,
+    trusted: Any = None,
+    **options: float,
 ) -> dict[str, Array]:
-    state: State = start({module: values * 0.0 for module, values in zero_global(spec).items()})
+    state: State = start({module: values * 2.0**spec.grid_step_log2 for module, values in current.items()})
     floats = {root: from_grid(update, spec) for root, update in updates.items()}
     return to_factors(make_baseline(name, **options).step(state, floats, trusted=trusted).model)
 
 
-def apply_rule(rule: str, updates: Mapping[str, Update], spec: AdapterSpec) -> dict[str, Array]:
-    return make_global(aggregate_updates(rule, updates, spec), spec)
+def apply_rule(rule: str, updates: Mapping[str, Update], spec: AdapterSpec, current: GlobalAdapter) -> dict[str, Array]:
+    return make_global(aggregate_updates(rule, updates, spec, current), spec)
 
 
-def aggregate_updates(rule: str, updates: Mapping[str, Update], spec: AdapterSpec) -> GlobalAdapter:
-    return add_to_global(zero_global(spec), aggregate(rule, updates, spec).delta)
+def aggregate_updates(
+    rule: str, updates: Mapping[str, Update], spec: AdapterSpec, current: GlobalAdapter
+) -> GlobalAdapter:
+    return add_to_global(current, aggregate(rule, updates, spec).delta)
 
 
 def make_global(adapter: GlobalAdapter, spec: AdapterSpec) -> dict[str, Array]:
     """float32 factors, exact."""
     return to_factors({module: values * 2.0**spec.grid_step_log2 for module, values in adapter.items()})
+
+
+def to_global_grid(factors: Mapping[str, Array], spec: AdapterSpec) -> GlobalAdapter:
+    """The inverse; floats of a baseline are rounded to the grid, 1/256 of an update's step."""
+    return {
+        module: np.rint(np.asarray(values, np.float64) / 2.0**spec.grid_step_log2).astype(np.int32)
+        for module, values in factors.items()
+    }

@@ -24,6 +24,7 @@ from ml.adapter import (
 from ml.judge import HoldoutMeter, Submission, judge_round
 from ml.lab import Json
 from ml.lab.learners import Data, Model, cut_by_domain
+from ml.lab.standing import FIRST, Standing
 
 TASK, ROUND = 1, 1
 
@@ -46,14 +47,22 @@ def make_meter(
     judge: Mapping[str, Any],
     task: Json,
     number: int,
-    *,
-    current: GlobalAdapter | None = None,
-    best: GlobalAdapter | None = None,
+    standing: Standing = FIRST,
 ) -> HoldoutMeter:
-    """What judge `number` measures with: its private documents, cut and drawn as a committed holdout is."""
-    held = cut_by_domain(model, data.shards.judges[number], judge["block_tokens"], judge["blocks"])
-    decode = model.tokenizer.decode
-    return HoldoutMeter(model.scoring, make_judge_spec(task), held, current=current, best=best, decode=decode)
+    """What judge `number` measures with: its private documents, cut and drawn as a committed holdout is, in every round
+    others of its blocks.
+    """
+    held = cut_by_domain(
+        model, data.shards.judges[number], judge["block_tokens"], judge["blocks"], round_number=standing.number
+    )
+    return HoldoutMeter(
+        model.scoring,
+        make_judge_spec(task),
+        held,
+        current=standing.current,
+        best=standing.best,
+        decode=model.tokenizer.decode,
+    )
 
 
 def judge_updates(

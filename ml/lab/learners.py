@@ -156,13 +156,15 @@ def _deal(text: str, seed: int) -> Data:
     return Data(shards, settings["specialists"], domains)
 
 
-def cut_by_domain(model: Model, held: ByDomain, block_tokens: int, count: int = 0) -> dict[str, list[Block]]:
+def cut_by_domain(
+    model: Model, held: ByDomain, block_tokens: int, count: int = 0, *, round_number: int = 1
+) -> dict[str, list[Block]]:
     """Blocks by domain, at most `count` of each (0: all), every document's first before any second."""
     cut = {domain: model.cut(documents, block_tokens) for domain, documents in sorted(held.items())}
     if not count:
         return cut
-    holdout = Holdout(cut)
-    return {domain: holdout.draw(domain, b"flockchain lab", count) for domain in cut}
+    holdout, beacon = Holdout(cut), b"flockchain lab" + (b" %d" % round_number if round_number > 1 else b"")
+    return {domain: holdout.draw(domain, beacon, count) for domain in cut}
 
 
 def cut_all(model: Model, held: ByDomain) -> list[Block]:

@@ -85,8 +85,7 @@ class LedgerTask:
     def play_round(self, judging: Judging, attesting: Attesting) -> Played | None:
         """Until the round has settled; None when the task ended before it was drawn."""
         number, before = self.task.round, len(self.receipts)
-        self._wait_until(lambda: self._is_in("train", number) or self.task.status != "open")
-        if self.task.status != "open":
+        if not self.draw_trainers():
             return None
         self._submit()
         self._wait_until(lambda: not self._is_in("train", number) and not self.round.draw_height)
@@ -96,6 +95,18 @@ class LedgerTask:
             self._attest(attesting)
         self._wait_until(lambda: self.state.get(TrainingRound, TASK, number).phase == "settled")
         return Played(self.state.get(TrainingRound, TASK, number), tuple(self.receipts[before:]))
+
+    def draw_trainers(self) -> tuple[str, ...]:
+        """Names of those who train in the coming round, in the order of the draw; none when the task has ended."""
+        number = self.task.round
+        self._wait_until(lambda: self.task.status != "open" or self._is_in("train", number))
+        return tuple(self.names[address] for address in self.round.trainers) if self.task.status == "open" else ()
+
+    def find_best_round(self) -> int:
+        """The round whose candidate is the best adapter so far; 0: none, the bare base."""
+        rounds = (self.state.get(TrainingRound, TASK, number) for number in range(1, self.task.round + 1))
+        best = self.task.best_root
+        return next((row.number for row in rounds if best and row.result_root == best), 0)
 
     def check(self) -> None:
         """What must hold over all rows; there are no blocks here, hence no validator sets to look at."""
