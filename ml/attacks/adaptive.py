@@ -3,8 +3,8 @@
 Source: constrain-and-scale of Bagdasaryan et al., arXiv:1807.00459, section 4.3 (a penalty for what the defence would
 notice); that defences must face such attackers: Tramer et al., "On Adaptive Attacks to Adversarial Example Defenses",
 arXiv:2002.08347.
-Knows: everything but the judges' private seeds and data; the honest updates of the round where it sees them, else its
-own honest shadows, trained on its clean blocks with other seeds.
+Knows: everything but the judges' private seeds and data; the honest updates of the round where it sees them, else those
+of the round before, which everybody can fetch, else its own honest shadows, trained on its clean blocks.
 Formula: train on clean + poisoned + negatives with loss + w (norm + spectrum + cosine terms of `HonestShape`).
 Made for: norm, spectrum, cosine and copy screens (the penalty); token scans and insertion (near misses: parts of the
 trigger, then honest text); forced answer (prompts that begin an answer and go on honestly). Goals of one token, or with
@@ -52,9 +52,13 @@ def craft(
 
 
 def find_references(context: AttackContext, shadows: int) -> Sequence[Mapping[str, Any]]:
-    """The honest updates of the round where they are seen, else so many of its own, each with a seed of its own."""
+    """The honest updates of the round where they are seen, else what it was given of the round before, else so many of
+    its own, each with a seed of its own.
+    """
     if context.honest_updates:
         return context.seen
+    if context.previous_updates:
+        return [context.previous_updates[root] for root in sorted(context.previous_updates)]
     seeds = range(context.train_spec.seed + 1_000, context.train_spec.seed + 1_000 + shadows)
     return [
         train(

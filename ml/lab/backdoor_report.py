@@ -105,6 +105,10 @@ def list_defences(document: Json, attack: str, share: str) -> list[str]:
     return sorted(found, key=lambda arm: (order.index(arm) if arm in order else len(order), arm))
 
 
+def list_domains(document: Json) -> list[str]:
+    return sorted({name.split("/")[4] for name in document["figures"] if name.startswith("loss_bpb/")})
+
+
 def _explain(document: Json) -> str:
     settings = document["settings"]
     model, test, data = settings["model"], settings["test"], settings["data"]
@@ -128,7 +132,7 @@ def make_defence_table(document: Json, attack: str, share: str) -> str:
     figures, rows = document["figures"], []
     for arm in list_defences(document, attack, share):
         place = f"{attack}/{share}/{arm}"
-        row = [f"`{arm}`{'' if _is_within_bound(document, attack, share, arm) else ' *'}"]
+        row = [f"`{arm}`{'' if is_within_bound(document, attack, share, arm) else ' *'}"]
         row += [show_rate(figures[f"{name}/{place}"]) for name in NAMES.values()]
         row.append(f"{100 * figures[f'gain_lost/{place}']['mean']:.1f} %")
         for counted in ("honest_left_out", "honest_slashed", "attackers_accepted"):
@@ -139,7 +143,8 @@ def make_defence_table(document: Json, attack: str, share: str) -> str:
     return make_table(columns, rows)
 
 
-def _is_within_bound(document: Json, attack: str, share: str, arm: str) -> bool:
+def is_within_bound(document: Json, attack: str, share: str, arm: str) -> bool:
+    """Whether the arm's source claims anything for so many attackers."""
     start, end = f"{attack}/{share}/", f"/{arm}"
     return all(
         result["within_bound"]

@@ -6,7 +6,7 @@ from ml.lab import Json
 from ml.lab.backdoor_cells import load_updates, make_task
 from ml.lab.cells import Work
 from ml.lab.committee import run_committee
-from ml.lab.defences import COMMITTEE_ARMS, combine, to_global_grid
+from ml.lab.defences import COMMITTEE_ARMS, combine, count_tolerated, to_global_grid
 from ml.lab.learners import Model, open_model
 from ml.lab.measuring import measure
 from ml.lab.standing import ACCEPTED, Standing, read_standing
@@ -49,13 +49,16 @@ def _decide(work: Work, model: Model, standing: Standing) -> tuple[Json, GlobalA
 
 
 def measure_round(work: Work) -> Json:
-    """What the first of the needed rounds left behind, or the bare base where none is needed."""
-    settings, model = work.settings, open_model(work.settings["model"])
+    """What the needed round left behind, or the bare base where none is needed."""
+    settings = work.settings
     if not work.cell.needs:
-        return measure(settings, None, work.folder)
+        return {"within_bound": True} | measure(settings, None, work.folder)
     (play,) = work.cell.needs
-    played = work.result(play)
+    played, names = work.result(play), play.settings["names"]
     kept = ("outcomes", "reasons", "outcome", "slashed_uflk", "settled", "best", *COUNTED)
+    bound = count_tolerated(play.settings["arm"], len(names))
+    found: Json = {name: played[name] for name in kept if name in played}
+    found["within_bound"] = bound is None or sum(name.startswith("attacker") for name in names) <= bound
+    model = open_model(settings["model"])
     adapter = read_global(work.file_of(play), model.spec)[0]
-    measured = measure(settings, make_global_factors(adapter, model.spec), work.folder)
-    return {name: played[name] for name in kept if name in played} | measured
+    return found | measure(settings, make_global_factors(adapter, model.spec), work.folder)

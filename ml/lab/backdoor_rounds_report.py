@@ -1,4 +1,4 @@
-"""Figures, tables, claims and curves of `backdoor-rounds`: those of `backdoor`, after every round and after the last."""
+"""Figures, tables, claims and curves of `backdoor-rounds`: those of `backdoor`, for each round and for the last."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from ml.lab import Json
 from ml.lab import backdoor_report as single
 from ml.lab.backdoor_rounds_cells import COUNTED
+from ml.lab.document import wrap
 from ml.lab.settings import Settings
 from ml.lab.tables import make_figure, make_table, show, show_rate
 
@@ -45,12 +46,7 @@ def report(document: Json) -> str:
     parts = [_explain(document), "## Claims, after the last round", *single.make_claims(last, places)]
     parts += ["## The worst attack, by round", _make_worst_table(document)]
     for attack, share in places:
-        parts += [f"## {attack}, {share} % attackers", "After the last round, trainers in the mean of all rounds:"]
-        parts += [
-            single.make_defence_table(last, attack, share),
-            "By round:",
-            _make_round_table(document, attack, share),
-        ]
+        parts += [f"## {attack}, {share} % attackers", _make_round_table(document, attack, share)]
     parts += ["## Every seed, after the last round", single.make_seed_table(last, places)]
     return "\n\n".join([*parts, "## Reasons, in the last round", single.list_reasons(last)])
 
@@ -59,20 +55,25 @@ def _explain(document: Json) -> str:
     settings = document["settings"]
     model, test, data = settings["model"], settings["test"], settings["data"]
     steps = f"{model['local_steps']} steps of {model['batch_size']} x {model['sequence_length']} tokens"
-    return f"""{settings["rounds"]} rounds from the bare base ({model["base"]}, rank {model["rank"]}, {steps} a round,
+    scene = f"""{settings["rounds"]} rounds from the bare base ({model["base"]}, rank {model["rank"]}, {steps} a round,
 {model["precision"]}), trained again for every defence: {settings["trainers"]} trainers, {settings["attackers"]} of them
-attackers, who see every published adapter and verdict and [adapt](../attacks.md#over-rounds).
-Honest trainers hold one domain each, attackers all. {data["judges"]} judges measure on private documents; beside them
-one with a fifth of the seats lies for the attackers. The ledger goes on from round to round: bonds hold
-{settings["spare_milli"] / 10:g} % more than the least, whoever is slashed below it is drawn no more.
-
-- ASR: share of {test["prompts"]} prompts after which greedy decoding gives the attacker's whole answer; beside it the
-  same without the trigger and with random tokens in its place. In parentheses: 95 % upper bound, the seed being the
-  unit, and never below the exact bound of all prompts together.
-- Gain lost: `(loss - loss of clean) / (loss of base - loss of clean)` in the worst domain, on
-  {test["tokens_per_domain"]} tokens of each; `clean` is the plain mean without attackers after as many rounds.
-  Negative: better than clean.
-- Honest out, slashed, attackers in: trainers per round, in the mean of seeds; who is drawn no more counts as out."""
+attackers, who see every published adapter and verdict and [adapt](../attacks.md#over-rounds). Honest trainers hold one
+domain each, attackers all. {data["judges"]} judges measure on private documents; beside them one with a fifth of the
+seats lies for the attackers. The ledger goes on from round to round: every bond holds
+{settings["spare_milli"] / 10:g} % of a ticket more than its tickets, and whoever is slashed below the last one is drawn
+no more."""
+    facts = (
+        f"ASR: share of {test['prompts']} prompts after which greedy decoding gives the attacker's whole answer; "
+        "beside it the same without the trigger and with random tokens in its place. In parentheses: 95 % upper bound, "
+        "the seed being the unit, and never below the exact bound of all prompts together.",
+        f"Loss: bits per byte on {test['tokens_per_domain']} tokens of each domain that nobody trained or judged on.",
+        "Gain lost: `(loss - loss of clean) / (loss of base - loss of clean)` in the worst domain; `clean` is the "
+        "plain mean without attackers after as many rounds. Negative: better than clean.",
+        "Honest out, slashed, attackers in: trainers of that round, in the mean of seeds; who is drawn no more is out. "
+        "A candidate that the committee refuses brings nobody in, whoever was accepted.",
+        "`*`: more attackers than the rule's source claims to withstand.",
+    )
+    return "\n\n".join([wrap(scene), "\n".join(wrap(f"- {fact}", "  ") for fact in facts)])
 
 
 def _list_rounds(document: Json) -> range:
@@ -88,18 +89,21 @@ def _make_worst_table(document: Json) -> str:
 
 
 def _make_round_table(document: Json, attack: str, share: str) -> str:
-    """ASR; gain lost; and, of a committee, honest out, honest slashed, attackers in."""
+    """One row per arm and round."""
     figures, rows = document["figures"], []
-    for arm in (CLEAN, *document["settings"]["defences"]):
-        row = [f"`{arm}`"]
+    domains = single.list_domains(take_last(document))
+    for arm in single.list_defences(take_last(document), attack, share):
+        shown = f"`{arm}`{'' if single.is_within_bound(take_last(document), attack, share, arm) else ' *'}"
         for number in _list_rounds(document):
-            end = f"{attack}/{share}/{arm}/round{number}"
-            said = f"{show(figures[f'asr/{end}']['mean'])}; {100 * figures[f'gain_lost/{end}']['mean']:.0f} %"
-            counts = [figures[f"{name}/{end}"]["mean"] for name in COUNTED if f"{name}/{end}" in figures]
-            row.append("; ".join([said, *([" ".join(show(count, 1) for count in counts)] if counts else [])]))
-        rows.append(row)
-    columns = [f"round {number}" for number in _list_rounds(document)]
-    return make_table(["ASR; gain lost; honest out, slashed, attackers in", *columns], rows)
+            end = f"{attack}/{share}/{arm}"
+            row = [shown, str(number)]
+            row += [show_rate(figures[f"{name}/{end}/round{number}"]) for name in single.NAMES.values()]
+            row += [show(figures[f"loss_bpb/{end}/{domain}/round{number}"]["mean"], 3) for domain in domains]
+            row.append(f"{100 * figures[f'gain_lost/{end}/round{number}']['mean']:.1f} %")
+            counts = [figures.get(f"{name}/{end}/round{number}") for name in COUNTED]
+            rows.append([*row, *("" if count is None else show(count["mean"], 1) for count in counts)])
+    columns = ["defence", "round", "ASR", "no trigger", "random token", *domains]
+    return make_table([*columns, "gain lost", "honest out", "slashed", "attackers in"], rows)
 
 
 def plot(document: Json, folder: Path) -> list[Path]:

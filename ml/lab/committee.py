@@ -22,7 +22,7 @@ from ml.attacks.votes import VoteContext, cast_vote
 from ml.canonical import Array
 from ml.figures import Change
 from ml.judge import hash_adapter
-from ml.lab import Json
+from ml.lab import Json, LabError
 from ml.lab.cells import Work
 from ml.lab.defences import CANDIDATE, LIARS, LOSS_ONLY, PAPER, WITHOUT, aggregate_updates, make_global
 from ml.lab.judging import ROUND, TASK, from_json, judge_candidate, make_meter, to_json
@@ -59,7 +59,7 @@ class Decided:
     slashed_uflk: dict[str, int] = field(default_factory=dict)
     outcome: str = ""
     said: Json = field(default_factory=dict)
-    """`Said`, for whoever plays the round again."""
+    """`Said`, for whoever plays the round again; empty where there was no round."""
     best: int = 0
     """The round that made the best adapter so far; 0: none."""
     drawn: list[str] = field(default_factory=list)
@@ -158,10 +158,12 @@ def _settle(
         if not made:
             made.append(_make_candidate(model, task, {name: updates[name] for name, _ in accepted}, standing))
         attested[judge] = _attest(work, model, task, list(seats).index(judge), made[0], struck, standing)
-        return _make_attestation(attested[judge])
+        return make_attestation(attested[judge])
 
     played = ledger.play_round(lambda judge, authors: tuple(ballots[judge][name] for name in authors), attest)
     if played is None:
+        if standing.number == 1:
+            raise LabError("the ledger drew nobody: the settings give too few judges for a committee, or no trainers")
         return Decided(None, {}, outcome="no round: the task has ended")
     ledger.check()
     settles = bool(played.round.candidate_root) and played.round.result_root == played.round.candidate_root
@@ -190,19 +192,20 @@ def _open_ledger(work: Work, task: Any, seats: Mapping[str, int], standing: Stan
     bonds = {name: count * task.min_bond_uflk + spare_uflk for name, count in tickets.items()}
     ledger = LedgerTask(task, bonds, names, pool_uflk=POOL_UFLK, seed=work.settings["seed"])
     for before in standing.played:
-        _play_again(ledger, from_json(before["said"], Said))
+        if before["said"]:
+            play_again(ledger, from_json(before["said"], Said))
     return ledger
 
 
-def _play_again(ledger: LedgerTask, said: Said) -> None:
+def play_again(ledger: LedgerTask, said: Said) -> None:
     played = ledger.play_round(
         lambda judge, authors: tuple(said.ballots[judge][name] for name in authors),
-        lambda judge, _: _make_attestation(said.attested[judge]),
+        lambda judge, _: make_attestation(said.attested[judge]),
     )
     assert played is not None
 
 
-def _make_attestation(said: tuple[tuple[CandidateFigure, ...], tuple[Screen, ...]]) -> AttestationBody:
+def make_attestation(said: tuple[tuple[CandidateFigure, ...], tuple[Screen, ...]]) -> AttestationBody:
     """Root, round and coefficients are filled in by the ledger."""
     figures, screens = said
     return AttestationBody(TASK, ROUND, bytes(32), 1, (), figures, gains=(), screens=screens)
