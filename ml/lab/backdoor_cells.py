@@ -100,8 +100,7 @@ def train_attacker(work: Work) -> Json:
         colluder=colluders.index(settings["colluder"]),
         trainers=settings["trainers"],
     )
-    is_friend = {name: name.startswith("attacker") for played in standing.played for name in played["outcomes"]}
-    caution = compute_caution_milli(standing.played, is_friend)
+    caution = compute_caution_milli(standing.played, lambda name: name.startswith("attacker"))
     options = adapt_options(attack["attack"], attack.get("options", {}), caution)
     update = craft_attack(attack["attack"], context, **options)
     update = shorten(update, list(accepted.values()), model.spec, caution)

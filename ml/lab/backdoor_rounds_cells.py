@@ -9,9 +9,8 @@ from ml.lab.committee import run_committee
 from ml.lab.defences import COMMITTEE_ARMS, combine, count_tolerated, to_global_grid
 from ml.lab.learners import Model, open_model
 from ml.lab.measuring import measure
-from ml.lab.standing import ACCEPTED, Standing, read_standing
+from ml.lab.standing import ACCEPTED, NOT_DRAWN, Standing, read_standing
 
-NOT_DRAWN = "not drawn"
 COUNTED = ("honest_left_out", "honest_slashed", "attackers_accepted")
 
 

@@ -1,7 +1,8 @@
 """How attackers adapt over rounds: what was refused comes back smaller and better hidden, what was let in grows again.
 
 The colluders decide together, from what the chain shows of the round before. Caution starts at 1. It doubles, up to 8,
-after a round in which fewer than half of their updates were accepted, and falls by a quarter, down to 1, after another.
+after a round in which fewer than half of their updates came in (were accepted, in a candidate that settled), and falls
+by a quarter, down to 1, after another.
 Under a caution of c
 
 - options that make an attack stronger (its scale, its norm) are divided by c;
@@ -12,28 +13,28 @@ The source of the first two is the scale of arXiv:1807.00459, section 4.3, which
 defence notices; here it searches for it, as arXiv:2002.08347 wants of whoever claims to attack adaptively.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ml.adapter import Update
 from ml.attacks import MILLI, compute_median_norm2, list_options, scale_to_norm
 from ml.lab import Json
-from ml.lab.standing import ACCEPTED
+from ml.lab.standing import ACCEPTED, NOT_DRAWN
 from ml.spec import AdapterSpec
 
 MOST_MILLI = 8 * MILLI
 STRONGER, HIDING = ("scale_milli", "norm_milli"), ("weight_milli", "poison_every")
 
 
-def compute_caution_milli(played: Sequence[Json], is_friend: Mapping[str, bool]) -> int:
-    """After these rounds; `is_friend` by trainer. A round without a word from the colluders teaches nothing."""
+def compute_caution_milli(played: Sequence[Json], is_friend: Callable[[str], bool]) -> int:
+    """After these rounds (ml/lab/standing.py). One in which the colluders sent nothing teaches nothing."""
     caution = MILLI
     for round_ in played:
-        outcomes = [outcome for name, outcome in round_["outcomes"].items() if is_friend[name]]
-        if not outcomes:
-            continue
-        if 2 * outcomes.count(ACCEPTED) < len(outcomes):
+        outcomes = [outcome for name, outcome in round_["outcomes"].items() if is_friend(name)]
+        sent = [outcome for outcome in outcomes if outcome != NOT_DRAWN]
+        came_in = sent.count(ACCEPTED) if round_["settled"] == round_["round"] else 0
+        if sent and 2 * came_in < len(sent):
             caution = min(MOST_MILLI, 2 * caution)
-        else:
+        elif sent:
             caution = max(MILLI, 3 * caution // 4)
     return caution
 

@@ -19,7 +19,7 @@ from ml.spec import AdapterSpec
 
 PLAYS = ":play_round"
 """Ends the `run` of a round's cell."""
-ACCEPTED = "accept"
+ACCEPTED, NOT_DRAWN = "accept", "not drawn"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pytest
 from ml.adapter import Update
 from ml.aggregate.mean_norm_clip import compute_coefficients
 from ml.attacks import AttackContext, compute_median_norm2, craft_attack, craft_for_all, to_grid
+from ml.attacks.adaptive import find_references
 from ml.attacks.alie import compute_z
 from ml.attacks.gauge_changed_copy import change_gauge
 from ml.attacks.min_max import compute_direction
@@ -245,3 +246,11 @@ def test_free_noise_is_as_large_as_the_round_before() -> None:
         craft_attack("free_ride", make_context(), how="bus")
     with pytest.raises(ValueError, match="no update 9 to copy: 6 are seen"):
         craft_attack("exact_copy", make_context(), whose=9)
+
+
+def test_an_adaptive_attacker_likens_itself_to_the_round_else_to_the_one_before() -> None:
+    before = {"00": make_update(SPEC, 1), "01": make_update(SPEC, 2)}
+    seeing = dataclasses.replace(make_context(), previous_updates=before)
+    assert len(find_references(seeing, 2)) == HONEST
+    remembering = dataclasses.replace(seeing, honest_updates={})
+    assert all(map(is_equal, find_references(remembering, 2), before.values()))

@@ -23,7 +23,10 @@ from tests.ml.support import is_equal, make_small_spec, make_update
 MIN_BOND_UFLK = 10_000_000
 TRAINERS, JUDGES = ("honest-0", "honest-1", "attacker-0"), ("judge-0", "judge-1", "judge-2")
 DOMAINS = ("code", "medicine")
-IS_FRIEND = {"attacker-0": True, "attacker-1": True, "honest-0": False}
+
+
+def is_friend(name: str) -> bool:
+    return name.startswith("attacker")
 
 
 def open_ledger(spare_uflk: int) -> LedgerTask:
@@ -90,21 +93,30 @@ def test_what_was_said_comes_to_the_same_when_it_is_said_again() -> None:
     assert list(first.state.rows()) == list(second.state.rows())
 
 
+def make_played(outcomes: dict[str, str], settled: bool = True) -> Json:
+    return {"round": 3, "settled": 3 if settled else 2, "outcomes": outcomes}
+
+
 @pytest.mark.parametrize(
     ("accepted", "caution"),
     [([], 1_000), ([0], 2_000), ([1], 1_000), ([0, 0, 0, 0], 8_000), ([0, 2], 1_500), ([0, 2, 2], 1_125)],
 )
 def test_caution_doubles_when_most_are_refused_and_falls_by_a_quarter(accepted: list[int], caution: int) -> None:
-    """Two colluders; so many of them accepted, by round. One of two is half, and teaches nothing."""
+    """Two colluders; so many of them accepted, by round. One of two is half."""
     played = [
-        {"outcomes": {"attacker-0": "accept" if n > 0 else "undecided", "attacker-1": "accept" if n > 1 else "reject"}}
+        make_played({"attacker-0": "accept" if n > 0 else "undecided", "attacker-1": "accept" if n > 1 else "reject"})
         for n in accepted
     ]
-    assert compute_caution_milli(played, IS_FRIEND) == caution
+    assert compute_caution_milli(played, is_friend) == caution
 
 
-def test_what_befalls_the_honest_teaches_the_colluders_nothing() -> None:
-    assert compute_caution_milli([{"outcomes": {"honest-0": "reject"}}], IS_FRIEND) == 1_000
+def test_what_was_accepted_and_not_settled_did_not_come_in() -> None:
+    assert compute_caution_milli([make_played({"attacker-0": "accept"}, settled=False)], is_friend) == 2_000
+
+
+@pytest.mark.parametrize("outcomes", [{"honest-0": "reject"}, {"attacker-0": "not drawn", "honest-0": "reject"}])
+def test_a_round_without_the_colluders_teaches_them_nothing(outcomes: dict[str, str]) -> None:
+    assert compute_caution_milli([make_played(outcomes)], is_friend) == 1_000
 
 
 def test_a_cautious_attacker_is_weaker_and_better_hidden() -> None:
