@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ml.adapter import check_tensors
-from ml.canonical import Array, Header, map_tensors, read_header, refuse
+from ml.canonical import Array, Header, TensorFile, read_header, refuse
 from ml.norms import norm2
 from ml.spec import UPDATE_LIMIT, AdapterSpec
 
@@ -39,7 +39,7 @@ def check_update_file(
     _check_finite(path, header)
     check_tensors(header, spec, "I8")
     _check_manifest(header.manifest, expected_manifest)
-    update = dict(map_tensors(path, header))
+    update = TensorFile(path, header)
     for name, values in update.items():
         if int(values.min()) < -UPDATE_LIMIT:
             refuse(f"tensor {name} holds -128: updates saturate at +-{UPDATE_LIMIT}")

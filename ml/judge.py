@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from ml.adapter import GlobalAdapter, Manifest, Update, read_global, read_update
+from ml.adapter import GlobalAdapter, Manifest, Update, open_update, read_global, read_update
 from ml.aggregate.mean_norm_clip import compute_coefficients
 from ml.canonical import Malformed
 from ml.data import Block
-from ml.factors import make_factors, make_global_factors
+from ml.factors import LazyFactors, make_factors, make_global_factors
 from ml.figures import PPM, BlockLoss, Change, compute_bits_per_byte, compute_change, round_to_multiple
 from ml.ingress import check_update_file
-from ml.norms import cosine_ppm, inner, ratio_ppm
+from ml.norms import cosine_ppm, inner_products, ratio_ppm
 from ml.screen import Factors, Screened, Screening, Subject
 from ml.screen.pipeline import choose_phrases, choose_prompts, screen_all
 from ml.screen.private_detector import Detector
@@ -138,16 +138,13 @@ class Meter(Protocol):
 class Weighed:
     """The valid submissions' integers: everything about them that needs no model."""
 
-    updates: dict[str, Update]
+    parts: int
+    """m: each update is judged at 1/m."""
     coefficients_ppm: dict[str, int]
     norm_ratios_ppm: dict[str, int]
     cosines_ppm: dict[str, int]
     copies: dict[str, str]
     """Root -> root of the earlier submission that it copies."""
-
-    @property
-    def parts(self) -> int:
-        return min(len(self.updates), STRENGTH_CAP)
 
 
 def judge_round(
@@ -164,7 +161,7 @@ def judge_round(
     began = time.monotonic()
     refused, norms2 = check_submissions(spec, submissions, max_bytes=max_bytes, norm_cap=norm_cap)
     paths = {item.root: item.path for item in submissions if item.root in norms2 and item.path is not None}
-    updates = {root: read_update(path, spec)[0] for root, path in paths.items()}
+    updates = {root: open_update(path, spec) for root, path in paths.items()}
     weighed = weigh(updates, norms2, spec, norm_cap=norm_cap, copy_cosine_ppm=copy_cosine_ppm)
     figures = dict(refused)
     for root in sorted(paths):
@@ -194,7 +191,7 @@ def check_submissions(
 
 
 def weigh(
-    updates: Mapping[str, Update],
+    updates: Mapping[str, Mapping[str, Any]],
     norms2: Mapping[str, int],
     spec: AdapterSpec,
     *,
@@ -204,22 +201,23 @@ def weigh(
     """Coefficients, norms and cosines of the valid updates, which come in the order of submission.
 
     Of a pair that is nearer than `copy_cosine_ppm` the later one is the copy; a chain of copies points to its first.
+    Of each update one module is held at a time.
     """
     roots = list(updates)
     if not roots:
-        return Weighed({}, {}, {}, {}, {})
+        return Weighed(0, {}, {}, {}, {})
     median = sorted(norms2.values())[(len(norms2) - 1) // 2]
     largest: dict[str, int] = dict.fromkeys(roots, -PPM if len(roots) > 1 else 0)
     copies: dict[str, str] = {}
+    products = inner_products(list(updates.values()), spec)
     for later, root in enumerate(roots):
-        for other in roots[:later]:
-            product = inner(updates[root], updates[other], spec)
-            cosine = cosine_ppm(product, norms2[root], norms2[other])
+        for earlier, other in enumerate(roots[:later]):
+            cosine = cosine_ppm(products[earlier][later], norms2[root], norms2[other])
             largest[root], largest[other] = max(largest[root], cosine), max(largest[other], cosine)
             if cosine > copy_cosine_ppm and root not in copies:
                 copies[root] = copies.get(other, other)
     return Weighed(
-        updates=dict(updates),
+        parts=min(len(roots), STRENGTH_CAP),
         coefficients_ppm=compute_coefficients(norms2, norm_cap),
         norm_ratios_ppm={root: ratio_ppm(norms2[root], median) for root in roots},
         cosines_ppm=largest,
@@ -327,8 +325,8 @@ class HoldoutMeter:
         """One update at full strength against the current global adapter. Raises Malformed."""
         if not self.judge_spec.screen_tokens:
             return Screened()
-        factors = self._read_factors(path, coefficient_ppm)
-        others = {peer.name: self._read_factors(peer, coefficient) for peer, coefficient in peers}
+        factors = dict(self._open_factors(path, coefficient_ppm))
+        others = {peer.name: self._open_factors(peer, coefficient) for peer, coefficient in peers}
         subject = self._make_subject(factors, make_global_factors(self.current, self.base.spec))
         own = replace(subject, peers=others, detector=self.detector, memo=self._memo)
         return screen_all(own, self.judge_spec.screen_tokens)
@@ -344,9 +342,9 @@ class HoldoutMeter:
     def _make_subject(self, factors: Factors, reference: Factors | None) -> Subject:
         return Subject(self.base, factors, reference, self.prompts, self.decode, self.phrases)
 
-    def _read_factors(self, path: Path, coefficient_ppm: int) -> Factors:
-        update, _ = read_update(path, self.base.spec)
-        return make_factors(self.current, update, coefficient_ppm, 1, self.base.spec)
+    def _open_factors(self, path: Path, coefficient_ppm: int) -> Factors:
+        """Made module by module: a round's others at once would be many times an adapter."""
+        return LazyFactors(self.current, open_update(path, self.base.spec), coefficient_ppm, 1, self.base.spec)
 
     def _score_global(self, path: Path) -> dict[str, list[BlockLoss]]:
         adapter, _ = read_global(path, self.base.spec)

@@ -18,6 +18,7 @@ from ml.adapter import (
 from ml.aggregate import BLOCK_VALUES, MIXING, add_to_global, aggregate, list_rules
 from ml.canonical import Malformed
 from ml.merging import merge_files
+from ml.norms import COLUMNS, inner, inner_products
 from ml.spec import GLOBAL_LIMIT, AdapterSpec
 from tests.ml.support import LARGE, make_global, make_small_spec, make_update, trace_peak
 
@@ -63,6 +64,15 @@ def test_memory_does_not_grow_with_submissions(count: int, tmp_path: Path) -> No
     assert streamed < modules_bytes + 12 * 8 * BLOCK_VALUES < update_bytes // 2
     plain = trace_peak(lambda: aggregate("mean", {r: open_update(p, LARGE) for r, p in paths.items()}, LARGE))
     assert plain > 3 * update_bytes
+
+
+def test_inner_products_of_many_updates_are_those_of_pairs() -> None:
+    """More columns than one product takes: every pair's factor is found in its place."""
+    count = 2 * COLUMNS // SPEC.rank + 3
+    updates = [make_update(SPEC, seed, limit=3) for seed in range(count)]
+    found = inner_products(updates, SPEC)
+    some = np.random.default_rng(1).integers(0, count, (40, 2)).tolist()
+    assert all(found[i][j] == found[j][i] == inner(updates[i], updates[j], SPEC) for i, j in some)
 
 
 def test_full_disk_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
