@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import catch_up, chain, demo, flood, gpu, join, lora, rest, simulator, training
+from bench import adapter_set, catch_up, chain, demo, flood, gpu, join, lora, rest, simulator, training
 from bench.report import Result, make_document, save
 
 BENCHMARKS: dict[str, Callable[[], list[Result]]] = {
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[], list[Result]]] = {
     "demo-demo": lambda: demo.measure_demo("demo", runs=5),
     "demo-tiny": lambda: demo.measure_demo("tiny", runs=3),
     "training": training.measure_training,
+    "adapter-set": adapter_set.measure_adapter_set,
     "throughput-1": lambda: chain.measure_throughput(
         validators=1, rate=1500, seconds=20, client_txs_per_s=chain.UNLIMITED
     ),

@@ -36,7 +36,7 @@ def measure_rest() -> list[Result]:
     with tempfile.TemporaryDirectory(prefix="flockchain-bench-") as folder, running_node(Path(folder)) as node:
         task = msgspec.structs.replace(TASK, round=ROUNDS, settled_rounds=ROUNDS)
         node.produce(task, *(_make_round(number) for number in range(1, ROUNDS + 1)))
-        with _serving(node.app) as url, httpx.Client(base_url=url, trust_env=False) as http:
+        with serving(node.app) as url, httpx.Client(base_url=url, trust_env=False) as http:
             begun = time.perf_counter()
             for path in PATHS:
                 results.append(_measure_path(http, path))
@@ -70,7 +70,8 @@ def _make_round(number: int) -> Any:
 
 
 @contextmanager
-def _serving(app: Any) -> Iterator[str]:
+def serving(app: Any) -> Iterator[str]:
+    """The app's address while the block runs."""
     config = uvicorn.Config(app, port=0, log_level="critical", lifespan="off", ws="websockets-sansio")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -13,7 +13,7 @@ from ml.adapter import Update
 from ml.canonical import Array
 from ml.lora import make_start
 from ml.spec import UPDATE_LIMIT, AdapterSpec
-from ml.trainer import TrainingFailed
+from ml.training_failed import TrainingFailed
 
 
 def make_moves(

@@ -17,10 +17,9 @@ from ml.lora import attach, detach, get_trained_factors
 from ml.spec import AdapterSpec, TrainSpec
 from ml.team import Team
 from ml.train_setup import TrainSetup, make_optimizer, set_gradient_checkpointing
+from ml.training_failed import TrainingFailed
 
-
-class TrainingFailed(RuntimeError):
-    """Training gave no update; the sentence says why and what to do."""
+__all__ = ["Constraint", "Trainer", "TrainingFailed"]
 
 
 class Constraint(Protocol):
