@@ -27,7 +27,7 @@ BLOCK_MB = 32
 LIMIT_ADAPTERS = 1.2
 FEW = 3
 """Submissions beside which all of them are to take no more memory."""
-STEP_TIMEOUT_S = 600
+STEP_TIMEOUT_S = 7_200
 
 
 def measure_adapter_set(name: str = "70B", *, with_few: bool = True, with_control: bool = False) -> list[Result]:

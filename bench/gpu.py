@@ -8,23 +8,22 @@ On a machine without a GPU it runs the tiny shape: `python -m bench gpu --device
 """
 
 import argparse
-import gc
 import importlib.util
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.report import Result, describe_machine, make_document, summarize
+from bench.gpu_run import Run, free, get_allocated, get_peak, reset_peak
+from bench.report import Result, describe_machine, summarize
 from bench.shapes import SHAPES, build_shaped, count_parameters, count_train_flops
 from bench.training import ALL_LINEAR, make_batches_of_tokens, make_random_factors, train_ours
 
@@ -43,35 +42,6 @@ DEMO_ROUNDS = 10
 DEMO_TIMEOUT_S = 560
 
 
-@dataclass
-class Run:
-    """What one run was told, and what it has found so far."""
-
-    device: str
-    shapes: Sequence[str]
-    out: Path
-    deadline: float
-    four_bit: bool
-    results: list[Result]
-    notes: dict[str, Any]
-
-    @property
-    def left_s(self) -> float:
-        return self.deadline - time.monotonic()
-
-    def save(self) -> None:
-        """Over what an earlier run left in the file, by name."""
-        known: dict[str, Any] = {}
-        if self.out.exists():
-            before = json.loads(self.out.read_text())
-            known = {result["name"]: result for result in before["results"]}
-            self.notes = {**before.get("notes", {}), **self.notes}
-        known |= {result.name: asdict(result) for result in self.results}
-        document = {**make_document([]), "results": list(known.values()), "notes": self.notes}
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        self.out.write_text(json.dumps(document, indent=2) + "\n")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench gpu", description=__doc__)
     parser.add_argument("--device", default="cuda")
@@ -85,10 +55,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     four_bit = importlib.util.find_spec("bitsandbytes") is not None and not options.bf16
     deadline = time.monotonic() + options.budget_s
     run = Run(options.device, options.shapes.split(","), options.out, deadline, four_bit, [], {})
-    for name in options.stages.split(","):
+    stages = options.stages.split(",")
+    run.judges_too = "judge" in stages
+    for name in stages:
         _run_stage(run, name)
         run.save()
+    _tell(run)
     return 0
+
+
+def _tell(run: Run) -> None:
+    """What was found, and what is still open."""
+    for result in run.results:
+        beside = f", {result.peer['ratio']:.2f} times the plain loop" if result.peer else ""
+        print(f"{result.name:<44} {result.median:>12,} {result.unit}{beside}")
+    for name, said in run.notes.items():
+        if name.endswith("failed") or str(said).startswith("skipped"):
+            print(f"open: {name}: {said}")
+    print(f"recorded in {run.out}")
 
 
 def _run_stage(run: Run, name: str) -> None:
@@ -101,7 +85,7 @@ def _run_stage(run: Run, name: str) -> None:
         run.notes[f"{name}/failed"] = f"{type(error).__name__}: {str(error)[:500]}"
         traceback.print_exc()
     run.notes[f"{name}/seconds"] = round(time.monotonic() - began, 1)
-    _free(run)
+    free(run)
 
 
 def measure_machine(run: Run) -> None:
@@ -112,7 +96,7 @@ def measure_machine(run: Run) -> None:
     run.notes |= {"machine": describe_machine(), "torch": torch.__version__, "transformers": transformers.__version__}
     if run.device == "cuda":
         properties = torch.cuda.get_device_properties(0)
-        run.notes |= {"gpu": properties.name, "gpu_bytes": properties.total_memory}
+        run.notes |= {"gpu": properties.name, "gpu_bytes": properties.total_memory, "cuda": torch.version.cuda}
     for package in ("peft", "bitsandbytes", "accelerate"):
         found = importlib.util.find_spec(package) is not None
         run.notes[package] = __import__(package).__version__ if found else "missing"
@@ -130,7 +114,7 @@ def measure_train(run: Run) -> None:
             run.notes[f"train/{shape}"] = "skipped: in bf16 it takes 141 GB, and bitsandbytes is missing"
             continue
         _train_shape(run, shape)
-        _free(run)
+        free(run)
         run.save()
 
 
@@ -138,7 +122,7 @@ def _train_shape(run: Run, shape: str) -> None:
     from ml.train_setup import set_deterministic
 
     base, spec = _build(run, shape)
-    run.notes[f"memory/{shape}/weights_bytes"] = _get_allocated(run)
+    run.notes[f"memory/{shape}/weights_bytes"] = get_allocated(run)
     length, rows = LENGTHS.get(shape, LENGTH), ROWS[shape]
     batches = make_batches_of_tokens(SHAPES[shape]["vocab_size"], STEPS, rows, length)
     for checkpointing in (True, False):
@@ -147,7 +131,7 @@ def _train_shape(run: Run, shape: str) -> None:
             ours = _train_ours(run, base, spec, batches, shape, checkpointing)
         except Exception as error:  # out of memory without checkpointing is an answer too
             run.notes[f"{name}/failed"] = f"{type(error).__name__}: {str(error)[:300]}"
-            _free(run)
+            free(run)
             continue
         plain = _try_plain(run, base, spec, batches, name, checkpointing)
         run.results.append(_compare(name, rows * length, ours, plain, shape, length, run))
@@ -159,6 +143,8 @@ def _train_shape(run: Run, shape: str) -> None:
         run.results.append(_compare(name, rows * length, ours, None, shape, length, run))
     finally:
         set_deterministic(False)
+    if run.judges_too:
+        _judge_shape(run, base, spec, shape)  # building a 70B shape twice would cost minutes
 
 
 def _build(run: Run, shape: str) -> tuple[Any, Any]:
@@ -179,33 +165,52 @@ def _train_ours(run: Run, base: Any, spec: Any, batches: Any, shape: str, checkp
     setup = TrainSetup(
         optimizer="paged_adamw_8bit" if paged else "adamw", gradient_checkpointing=checkpointing, packing=True
     )
-    _reset_peak(run)
+    reset_peak(run)
     seconds = train_ours(base, spec, batches, setup)
     suffix = "" if checkpointing else "/no_checkpointing"
-    run.notes[f"memory/{shape}{suffix}/peak_bytes"] = _get_peak(run)
+    run.notes[f"memory/{shape}{suffix}/peak_bytes"] = get_peak(run)
     b = sum(spec.rank * out for _, out, _ in spec.shapes)
     a = sum(spec.rank * in_ for _, _, in_ in spec.shapes)
     moments = 2 if paged else 8
     parts = {"a_bytes": 2 * a, "b_bytes": 4 * b, "b_gradient_bytes": 4 * b, "optimizer_bytes": moments * b}
     run.notes |= {f"memory/{shape}/{part}": value for part, value in parts.items()}
-    left = _get_peak(run) - run.notes[f"memory/{shape}/weights_bytes"] - sum(parts.values())
+    run.notes[f"memory/{shape}{suffix}/planned_bytes"] = _plan_bytes(run, shape, setup)
+    left = get_peak(run) - run.notes[f"memory/{shape}/weights_bytes"] - sum(parts.values())
     run.notes[f"memory/{shape}{suffix}/activations_bytes"] = left
     if shape == "70B-shaped" and checkpointing:
-        run.notes["goal/70B-shaped under 120 GB"] = _get_peak(run) < GOAL_70B_BYTES
+        run.notes["goal/70B-shaped under 120 GB"] = get_peak(run) < GOAL_70B_BYTES
     return seconds
+
+
+def _plan_bytes(run: Run, shape: str, setup: Any) -> int:
+    """What `flockchain plan` says of the same training: to lie within a tenth of the peak."""
+    from ml.plan.memory import plan_memory
+    from ml.plan.models import ModelShape
+    from ml.plan.setup import Setup
+
+    plan = Setup(
+        rank=RANK,
+        targets=ALL_LINEAR,
+        length=LENGTHS.get(shape, LENGTH),
+        batch=ROWS[shape],
+        precision="nf4" if run.four_bit else "bf16",
+        optimizer=setup.optimizer,
+        checkpointing=setup.gradient_checkpointing,
+    )
+    return plan_memory(ModelShape(shape, dict(SHAPES[shape])), plan, on_gpu=run.device == "cuda").total
 
 
 def _try_plain(run: Run, base: Any, spec: Any, batches: Any, name: str, checkpointing: bool) -> dict[str, Any] | None:
     """transformers + peft + bitsandbytes as their examples have it, with the task's A frozen too."""
     from bench import plain
 
-    _free(run)
-    _reset_peak(run)
+    free(run)
+    reset_peak(run)
     model = plain.wrap(base, spec)
     try:
         paged = run.four_bit and run.device == "cuda"
         seconds = plain.train(model, batches, 1e-3, checkpointing=checkpointing, paged=paged)
-        return {"seconds": seconds, "peak_bytes": _get_peak(run)}
+        return {"seconds": seconds, "peak_bytes": get_peak(run)}
     except Exception as error:
         run.notes[f"{name}/plain_failed"] = f"{type(error).__name__}: {str(error)[:300]}"
         return None
@@ -243,39 +248,49 @@ def _compare(
 
 def measure_judge(run: Run) -> None:
     """Ten adapters one after another over one loaded base, with the switching counted in."""
+    for shape in run.shapes:
+        if shape in run.judged:
+            continue
+        if run.left_s < 60 or (shape == "70B-shaped" and not run.four_bit):
+            run.notes[f"judge/{shape}"] = "skipped: no time left, or no bitsandbytes"
+            continue
+        base, spec = _build(run, shape)
+        _judge_shape(run, base, spec, shape)
+        del base
+        free(run)
+
+
+def _judge_shape(run: Run, base: Any, spec: Any, shape: str) -> None:
+    """Over a base that stays loaded."""
     import numpy as np
 
     from ml.data import Block
     from ml.score import ScoringBase
 
-    for shape in run.shapes:
-        if run.left_s < 60 or (shape == "70B-shaped" and not run.four_bit):
-            run.notes[f"judge/{shape}"] = "skipped: no time left, or no bitsandbytes"
-            continue
-        base, spec = _build(run, shape)
-        length, vocabulary = LENGTHS.get(shape, LENGTH), SHAPES[shape]["vocab_size"]
-        (rows,) = make_batches_of_tokens(vocabulary, 1, SCORED_BLOCKS, length)
-        blocks = [Block("d", tuple(row)) for row in rows]
-        scoring = ScoringBase(base, np.ones(vocabulary, np.int64), spec)
-        scoring.score(blocks)
-        rates = []
-        for factors in make_random_factors(spec, ADAPTERS):
-            began = time.perf_counter()
-            scoring.score(blocks, factors)
-            rates.append(len(blocks) * length / (time.perf_counter() - began))
-        notes = {"adapters": ADAPTERS, "length": length, "blocks": len(blocks), "peak_bytes": _get_peak(run)}
-        run.results.append(summarize(f"score_tokens_per_s/{shape}", "tokens/s", rates, **notes))
-        del base, scoring
-        _free(run)
-        run.save()
+    length, vocabulary = LENGTHS.get(shape, LENGTH), SHAPES[shape]["vocab_size"]
+    (rows,) = make_batches_of_tokens(vocabulary, 1, SCORED_BLOCKS, length)
+    blocks = [Block("d", tuple(row)) for row in rows]
+    reset_peak(run)
+    scoring = ScoringBase(base, np.ones(vocabulary, np.int64), spec)
+    scoring.score(blocks)
+    rates = []
+    for factors in make_random_factors(spec, ADAPTERS):
+        began = time.perf_counter()
+        scoring.score(blocks, factors)
+        rates.append(len(blocks) * length / (time.perf_counter() - began))
+    notes = {"adapters": ADAPTERS, "length": length, "blocks": len(blocks), "peak_bytes": get_peak(run)}
+    run.results.append(summarize(f"score_tokens_per_s/{shape}", "tokens/s", rates, **notes))
+    run.judged.add(shape)
+    run.save()
 
 
 def measure_aggregate(run: Run) -> None:
-    """Ten adapters of the largest shape, as files: mean with a norm clip, and the coordinate-wise median."""
+    """Ten adapters of the largest shape, from files to a file: mean with a norm clip, and coordinate-wise median."""
     import numpy as np
 
-    from ml.adapter import make_update_manifest, read_update, write_update
-    from ml.aggregate import aggregate
+    from bench.peak_memory import watch
+    from ml.adapter import make_global_manifest, make_update_manifest, write_update
+    from ml.merging import merge_files
     from ml.spec import AdapterSpec
 
     shape = run.shapes[-1]
@@ -289,20 +304,22 @@ def measure_aggregate(run: Run) -> None:
             write_update(path, update, manifest)
         size = paths[0].stat().st_size
         for rule in ("mean_norm_clip", "coordinate_median"):
-            began = time.perf_counter()
-            aggregate(rule, {path.name: read_update(path, spec)[0] for path in paths}, spec)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            notes = {"adapter_bytes": size, "process_peak_bytes": peak}
-            seconds = time.perf_counter() - began
-            run.results.append(summarize(f"aggregate_s/{rule}/10x{shape}", "s", [seconds], 2, **notes))
+            files, out = {path.stem: path for path in paths}, Path(name) / "candidate"
+            with watch() as held:
+                merge_files(rule, files, None, out, spec, make_global_manifest(spec, task=1, round=1))
+            notes = {"adapter_bytes": size, "extra_bytes": held.extra_bytes}
+            run.results.append(summarize(f"aggregate_s/{rule}/10x{shape}", "s", [held.seconds], 2, **notes))
             run.save()
 
 
 def measure_verdicts(run: Run) -> None:
-    """A judge on the CPU and one on this device over the test set of adapters."""
+    """A judge on the CPU and one on this device over the test set of adapters, in bf16 and in NF4."""
     from bench.verdicts import compare_judges
 
-    run.results += compare_judges("tiny" if run.shapes == ["tiny-shaped"] else "demo", run.device)
+    model = "tiny" if list(run.shapes) == ["tiny-shaped"] else "demo"
+    for dtype in ("bf16", "nf4") if run.four_bit else ("bf16",):
+        run.results += compare_judges(model, run.device, dtype)
+        run.save()
 
 
 def measure_task(run: Run) -> None:
@@ -337,33 +354,6 @@ STAGES: dict[str, Callable[[Run], None]] = {
     "verdicts": measure_verdicts,
     "task": measure_task,
 }
-
-
-def _get_allocated(run: Run) -> int:
-    import torch
-
-    return int(torch.cuda.memory_allocated()) if run.device == "cuda" else 0
-
-
-def _get_peak(run: Run) -> int:
-    import torch
-
-    return int(torch.cuda.max_memory_allocated()) if run.device == "cuda" else 0
-
-
-def _reset_peak(run: Run) -> None:
-    import torch
-
-    if run.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-
-
-def _free(run: Run) -> None:
-    import torch
-
-    gc.collect()
-    if run.device == "cuda":
-        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

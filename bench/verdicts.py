@@ -36,10 +36,10 @@ def compare_judges(model: str, device: str, dtype: str = "bf16") -> list[Result]
             beyond += abs(a.change_ppm - b.change_ppm) > a.se_ppm + b.se_ppm
             rows[f"{name}/{one.domain}"] = [a.change_ppm, b.change_ppm, a.se_ppm, b.se_ppm]
     notes = {"model": model, "dtype": dtype, "devices": ["cpu", device], "cpu_ppm_device_ppm_se_ppm": rows}
-    count = len(rows)
+    count, suffix = len(rows), "" if dtype == "bf16" else f"/{dtype}"
     return [
-        Result("verdicts_that_differ", f"of {count}", verdicts, verdicts, verdicts, 1, notes=notes),
-        Result("figures_beyond_their_margin", f"of {count}", beyond, beyond, beyond, 1),
+        Result(f"verdicts_that_differ{suffix}", f"of {count}", verdicts, verdicts, verdicts, 1, notes=notes),
+        Result(f"figures_beyond_their_margin{suffix}", f"of {count}", beyond, beyond, beyond, 1),
     ]
 
 

@@ -2,7 +2,7 @@
 
 import json as json_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -23,7 +23,7 @@ BaseOption = Annotated[
     str | None,
     typer.Option("--base", help="The base: a folder, owner/name@revision, 'demo' or 'tiny'. Default: found by hash."),
 ]
-DtypeOption = Annotated[str | None, typer.Option("--dtype", help="bf16 or fp32. Default: the task's.")]
+DtypeOption = Annotated[str | None, typer.Option("--dtype", help="bf16, fp32 or nf4. Default: the task's.")]
 
 
 def score(
@@ -133,7 +133,9 @@ def export(
         Path | None, typer.Option("--sample", help="Public texts that travel with the folder, for its check script.")
     ] = None,
     license: Annotated[str, typer.Option("--license", help="Of the base, for the card, such as apache-2.0.")] = "other",
-    dtype: Annotated[str, typer.Option("--dtype", help="In which the loss of the sample is recorded.")] = "fp32",
+    dtype: Annotated[
+        Literal["bf16", "fp32"], typer.Option("--dtype", help="In which the loss of the sample is recorded.")
+    ] = "fp32",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads for tensor work.")] = 1,
     node: NodeOption = None,
     home: HomeOption = None,

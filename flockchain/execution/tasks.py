@@ -22,7 +22,7 @@ from flockchain.execution.staking import is_drawn_in_open_round
 from flockchain.execution.state import State
 from flockchain.params import PPM, Params
 from flockchain.types.rows import FinalSet, OpenTask, Task, TrainingRound
-from flockchain.types.task import BUILT_AGGREGATORS, BUILT_MODES, BUILT_PRECISIONS, TaskSpec
+from flockchain.types.task import BUILT_AGGREGATORS, BUILT_MODES, TaskSpec
 
 __all__ = [
     "check_spec",
@@ -130,7 +130,6 @@ def check_spec(spec: TaskSpec) -> None:
             f"and must stay below {GRID_LIMIT} to be exact in float32",
         )
     _check_built("LoRA mode", spec.model.mode, BUILT_MODES)
-    _check_built("judging precision", spec.model.precision, BUILT_PRECISIONS)
     _check_built("aggregator", spec.model.aggregator, BUILT_AGGREGATORS)
     if len(spec.initial_adapter) not in (0, 32):
         raise Refused(

@@ -10,7 +10,6 @@ from flockchain.types.ids import Hash, Int, Ms, Name, OptionalHash, Ppm, Slug, T
 Role = Literal["trainer", "voter"]
 Precision = Literal["bf16", "fp32", "nf4"]
 LoraMode = Literal["shared_a", "alternating", "stacked"]
-BUILT_PRECISIONS = ("bf16", "fp32")
 BUILT_MODES = ("shared_a",)
 BUILT_AGGREGATORS = (
     "bulyan",

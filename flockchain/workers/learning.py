@@ -75,7 +75,7 @@ class Machine:
     """What a trainer works with."""
 
     dtype: str = "auto"
-    """auto: bf16 or fp32, whichever is faster on this CPU; on a GPU bf16."""
+    """auto: bf16 or fp32, whichever is faster on this CPU; on a GPU bf16, or nf4 in a task that is judged in nf4."""
     device: str = "cpu"
     processes: int = 1
     """More than one: a process for each GPU, the base divided over them."""
@@ -137,7 +137,7 @@ class FileTrainer:
             assert machine.folder is not None
             job = Job(
                 model.base_dir,
-                self._dtype(),
+                self._dtype(model),
                 model.spec,
                 train_spec,
                 blocks,
@@ -171,15 +171,19 @@ class FileTrainer:
         if self._base is None:
             from ml.base import load_base
 
-            self._base = load_base(str(model.base_dir), dtype=self._dtype(), device=self.machine.device)
+            self._base = load_base(str(model.base_dir), dtype=self._dtype(model), device=self.machine.device)
         return self._base
 
-    def _dtype(self) -> str:
+    def _dtype(self, model: Model) -> str:
         from ml.precision import choose_cpu_dtype
 
         if self.machine.dtype != "auto":
             return self.machine.dtype
-        return choose_cpu_dtype() if self.machine.device == "cpu" else "bf16"
+        if self.machine.device == "cpu":
+            fastest: str = choose_cpu_dtype()
+            return fastest
+        # A base that judges load in 4 bit may not fit otherwise, and is what the update is for.
+        return "nf4" if model.precision == "nf4" else "bf16"
 
     def _progress(self, step: int, steps: int, loss: float) -> None:
         self.report("step", {"step": step, "of": steps, "loss_nats": round(loss, 4)})

@@ -29,7 +29,6 @@ def change(spec: TaskSpec, path: str, value: Any) -> TaskSpec:
         ("domains", (), "at least one name"),
         ("model.target_modules", ("v_proj", "q_proj"), "target_modules must be"),
         ("model.mode", "stacked", "is not built in this version"),
-        ("model.precision", "nf4", "is not built in this version"),
         ("model.aggregator", "best_friend", "is not built in this version"),
         ("trainers_min", 5, "trainers_min 5 is above trainers_max 4"),
         ("min_bond_uflk", 0, "min_bond_uflk is at least 1"),
@@ -50,6 +49,14 @@ def test_a_task_with_one_deviation_is_refused(path: str, value: Any, message: st
     story = Story(enroll=False)
     (said,) = story.block(("creator", create_task.Body(change(make_spec(), path, value), 1)))
     assert message in said
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32", "nf4"])
+def test_a_task_may_be_judged_in_every_precision(precision: str) -> None:
+    """The chain counts in integers and only carries the word."""
+    story = Story(enroll=False, spec=change(make_spec(), "model.precision", precision))
+    assert story.task.status == "open"
+    assert story.task.spec.model.precision == precision
 
 
 def test_the_largest_exact_number_of_rounds_is_allowed() -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from fractions import Fraction
 from math import isqrt
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -271,9 +271,11 @@ def test_a_global_adapter_beyond_exact_float32_is_refused() -> None:
 
 
 def test_the_chain_opens_tasks_only_for_what_the_learners_have_built() -> None:
-    from flockchain.types.task import BUILT_AGGREGATORS, BUILT_MODES
+    from flockchain.types.task import BUILT_AGGREGATORS, BUILT_MODES, Precision
     from ml.aggregate import list_rules
+    from ml.base import DTYPES
     from ml.spec import MODES
 
     assert list_rules() == BUILT_AGGREGATORS
     assert MODES == BUILT_MODES
+    assert get_args(Precision) == DTYPES

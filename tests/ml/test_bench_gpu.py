@@ -19,9 +19,9 @@ def run(out: Path, *options: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return {result["name"]: result for result in document["results"]}, document["notes"]
 
 
-def test_every_stage_records_beside_what_was_there(tmp_path: Path) -> None:
+def test_every_stage_records_beside_what_was_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In two runs over one file, as limited time makes it; the second without 4 bit."""
-    first, notes = run(tmp_path / "gpu.json", "--stages", "machine,train,aggregate,task")
+    first, notes = run(tmp_path / "gpu.json", "--stages", "machine,train,judge,aggregate,task")
     assert not [name for name in notes if name.endswith("failed")], notes
     assert notes["task"].startswith("skipped")
     assert first["train_tokens_per_s/tiny-shaped/deterministic"]["median"] > 0
@@ -32,8 +32,15 @@ def test_every_stage_records_beside_what_was_there(tmp_path: Path) -> None:
         assert trained["notes"]["format"] == "nf4, double quantisation"
     assert notes["memory/tiny-shaped/b_bytes"] == 4 * 16 * 2 * (3 * 64 + 2 * 32 + 2 * 128)
     assert {"aggregate_s/mean_norm_clip/10xtiny-shaped", "aggregate_s/coordinate_median/10xtiny-shaped"} <= first.keys()
+    assert first["score_tokens_per_s/tiny-shaped"]["median"] > 0
+    assert notes["memory/tiny-shaped/planned_bytes"] > notes["memory/tiny-shaped/b_bytes"]
+    told = capsys.readouterr().out
+    assert "times the plain loop" in told
+    assert "open: task: skipped" in told
+    judged = first.pop("score_tokens_per_s/tiny-shaped")
     second, notes = run(tmp_path / "gpu.json", "--stages", "machine,judge,nonsense", "--bf16")
     assert second.keys() == first.keys() | {"score_tokens_per_s/tiny-shaped"}
+    assert second["score_tokens_per_s/tiny-shaped"] != judged
     assert notes["4 bit"].startswith("skipped")
     assert "KeyError" in notes["nonsense/failed"]
 
