@@ -39,6 +39,13 @@ SHOWN = {
     "train_tokens_per_s/all_linear": "the same, all linear modules",
     "score_tokens_per_s": "judging with it, two adapters over one base, q and v",
     "score_tokens_per_s/all_linear": "the same, all linear modules",
+    "adapter_set_extra_mb/write": "a 70B-shaped update of 215 MB at rank 32 quantised and written: memory beyond the "
+    "trained factors",
+    "adapter_set_extra_mb/upload/node": "a node that is sent ten of them",
+    "adapter_set_extra_mb/download": "a judge that fetches the ten",
+    "adapter_set_extra_mb/check": "the same judge checking and weighing them",
+    "adapter_set_extra_mb/merge": "an attester merging them onto a global adapter of 860 MB",
+    "adapter_set_extra_mb/verify": "an auditor doing it again",
     "simulated_heights_per_s": "simulated consensus heights, faults and all",
 }
 
