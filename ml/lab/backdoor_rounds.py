@@ -6,6 +6,7 @@ the arms with a committee a judge with a fifth of the seats lies for the attacke
 updates. `clean` is the plain mean of the honest alone, over as many rounds.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,8 +15,8 @@ from ml.lab.backdoor import CELLS, plan_honest, plan_server
 from ml.lab.backdoor_rounds_report import plot as plot
 from ml.lab.backdoor_rounds_report import report as report
 from ml.lab.backdoor_rounds_report import summarize as summarize
-from ml.lab.cells import Cell
-from ml.lab.defences import COMMITTEE_ARMS
+from ml.lab.cells import Cell, list_all
+from ml.lab.defences import COMMITTEE_ARMS, LOSS_ONLY
 from ml.lab.settings import Settings
 
 HERE = "ml.lab.backdoor_rounds_cells"
@@ -112,5 +113,21 @@ class Task:
         return Cell(f"judge/{self.place}/{number}/{at}", f"{CELLS}:judge", settings, needs)
 
     def _get_judge(self) -> Json:
-        """How the task is judged; it is as long as the experiment."""
-        return self.settings["judge"] | {"rounds": self.settings["rounds"]}
+        """Where screens are struck out, nobody needs to run them."""
+        judge: Json = self.settings["judge"]
+        return judge | {"screen_tokens": 0} if self.arm == LOSS_ONLY else judge
+
+
+def describe_cost(settings: Settings) -> str:
+    """What one seed takes, in the units that take time."""
+    cells = list_all(cell for cell in plan(settings) if cell.settings["seed"] == settings.seeds[0])
+    count = Counter(cell.run.rpartition(":")[2] for cell in cells)
+    model, judge = settings["model"], settings["judge"]
+    tokens = model["local_steps"] * model["batch_size"] * model["sequence_length"]
+    trained = count["train_honest"] + count["train_attacker"] + count["train_server"]
+    return (
+        f"{len(cells)} cells a seed: {trained} trainings of {tokens:,} tokens (some attacks train twice), "
+        f"{count['judge']} ballots on {settings['trainers']} updates each, {judge['blocks']} blocks of "
+        f"{judge['block_tokens']} tokens a domain and at most {judge['screen_tokens']:,} for screens, "
+        f"{count['measure_round']} measurements with {settings['test']['prompts']} prompts; {len(settings.seeds)} seeds"
+    )

@@ -8,7 +8,7 @@ from flockchain.types.task import AdapterFigures, AttestationBody, CandidateFigu
 from ml.attacks import compute_median_norm2
 from ml.lab import Json
 from ml.lab.backdoor import Scene
-from ml.lab.backdoor_rounds import Task, report, summarize
+from ml.lab.backdoor_rounds import Task, describe_cost, plan, report, summarize
 from ml.lab.caution import adapt_options, compute_caution_milli, shorten
 from ml.lab.cells import list_all
 from ml.lab.committee import Said, make_attestation, play_again
@@ -193,3 +193,22 @@ def test_the_report_shows_each_round_and_claims_the_last() -> None:
     assert "| `fedavg` | 0.10 (" in text
     assert "| `flock` | 1 | 0.00 (" in text
     assert "| 1.0 | 0.0 | 1.0 |" in text
+
+
+def test_a_short_run_is_the_beginning_of_the_whole() -> None:
+    """Not one of its cells is another; and it says what it takes."""
+    whole, short = read_settings("backdoor-rounds"), read_settings("backdoor-rounds", form="short")
+    cells = {settings.name: {cell.key for cell in list_all(plan(settings))} for settings in (whole, short)}
+    assert cells["backdoor-rounds-short"] < cells["backdoor-rounds"]
+    said = describe_cost(short)
+    assert said.startswith(f"{len(cells['backdoor-rounds-short'])} cells a seed: ")
+    assert "of 12,288 tokens" in said
+
+
+def test_judges_run_no_screens_where_these_are_struck_out() -> None:
+    settings = read_settings("backdoor-rounds")
+    for arm, tokens in (("loss_only", 0), ("flock", settings["judge"]["screen_tokens"])):
+        cells = list_all(Task(settings, 1, "split", settings["attacks"]["split"], arm).plan_measurements())
+        judges = [cell for cell in cells if cell.run.endswith(":judge")]
+        assert {cell.settings["judge"]["screen_tokens"] for cell in judges} == {tokens}
+        assert len(judges) == settings["rounds"] * settings["data"]["judges"]
