@@ -130,7 +130,7 @@ def _find_honest(work: Work, number: int) -> list[Cell]:
     return [need for need in trained if not work.result(need).get("absent")]
 
 
-def make_attack_spec(model: Model, seed: int, attack: Mapping[str, Any], number: int) -> TrainSpec:
+def make_attack_spec(model: Model, seed: int, attack: Mapping[str, Any], number: int = ATTACKER_NUMBER) -> TrainSpec:
     """As the honest trainers', but for `local_steps` of the attack's own: nobody can stop an attacker from training."""
     train_spec = model.make_train_spec(seed, number)
     return replace(train_spec, local_steps=attack.get("local_steps", train_spec.local_steps))
