@@ -14,7 +14,7 @@ from ml.factors import make_factors, make_global_factors
 from ml.figures import PPM, BlockLoss, compute_bits_per_byte, compute_change
 from ml.lab import Json
 from ml.lab.cells import Work
-from ml.lab.learners import Model, deal, keep_update, load_update, open_model
+from ml.lab.learners import Model, cut_all, deal, keep_update, load_update, open_model
 from ml.lab.measuring import get_test_blocks
 from ml.privacy import Privacy, Spend, choose_noise, compute_epsilon, compute_rate, group_samples
 from ml.spec import JudgeSpec, TrainSpec
@@ -35,8 +35,7 @@ def train(work: Work) -> Json:
     held = deal(settings["data"], settings["seed"]).get_specialist(settings["trainer"])
     start = read_global(work.file_of(work.cell.needs[0]), model.spec)[0] if work.cell.needs else None
     train_spec = model.make_train_spec(settings["seed"], number * NUMBERS_PER_ROUND + settings["trainer"])
-    blocks = _cut(model, [document for _, found in sorted(held.items()) for document in found])
-    result, facts = _train(settings, model, train_spec, blocks, start, f"{settings['trainer']} {number}")
+    result, facts = _train(settings, model, train_spec, cut_all(model, held), start, f"{settings['trainer']} {number}")
     keep_update(work, result)
     return facts
 
@@ -124,18 +123,16 @@ def _train(
     return result.update, facts | {"saturated": result.saturated}
 
 
-def _cut(model: Model, documents: Sequence[Document]) -> list[Block]:
-    return model.cut(documents, model.settings["sequence_length"])
-
-
 def _choose_documents(settings: Mapping[str, Any], model: Model) -> tuple[list[list[Block]], list[list[Block]]]:
     """(the specialist's documents in question, a judge's of that domain), each as its first blocks."""
     leak, data = settings["leak"], deal(settings["data"], settings["seed"])
+    length = model.settings["sequence_length"]
     ((domain, documents),) = data.get_specialist(leak["specialist"]).items()
 
     def cut(found: Sequence[Document], count: int) -> list[list[Block]]:
         return group_samples(
-            [block for document in found[:count] for block in _cut(model, [document])[: leak["blocks"]]], "document"
+            [block for document in found[:count] for block in model.cut([document], length)[: leak["blocks"]]],
+            "document",
         )
 
     return cut(documents, leak["documents"]), cut(data.shards.judges[0][domain], settings["data"]["judge_documents"])
