@@ -138,6 +138,36 @@ def test_the_record_is_plain_json(tmp_path: Path) -> None:
     assert set(row) == {"run", "noise_multiplier", "rate", "steps"}
 
 
+def test_a_trainer_of_files_spends_before_it_trains_and_stops_when_all_is_spent(tmp_path: Path) -> None:
+    """The way of `flockchain trainer run`, on the tiny base: one round of a task of one, then a second."""
+    pytest.importorskip("torch")
+    from flockchain.workers.learning import Machine, make_honest
+    from flockchain.workers.view import Model
+    from ml.base import base_hash
+    from ml.data import Document
+    from ml.spec import make_spec
+    from ml.tiny import write_tiny
+
+    told, base = Told(), make_folder(tmp_path, "base")
+    write_tiny(base)
+    budget = open_(tmp_path, rounds=1, told=told)
+    documents = [Document(f"text number {number} of a person" * 3) for number in range(30)]
+    make_update = make_honest(documents, Machine(dtype="fp32"), told, budget)
+    spec = make_spec(
+        base, base_hash(base), rank=4, alpha=8, target_modules=("q_proj",), a_seed=b"task", update_step_log2=-12
+    )
+    model = Model(base, spec, "fp32", "mean", 0, 2**20, ("code",))
+    steps = TrainSpec(local_steps=2, batch_size=4, sequence_length=32, learning_rate=1e-2, seed=0)
+    update, _ = make_update(model, steps, None)
+    assert set(update) == set(spec.modules)
+    assert [what for what, _ in told.events] == ["privacy before", "step", "step", "own loss", "privacy after"]
+    with pytest.raises(Refused) as at:
+        make_update(model, steps, {module: values.astype("int32") for module, values in update.items()})
+    assert at.value.code == "privacy-spent"
+    with pytest.raises(Refused, match="--processes 2"):
+        make_honest(documents, Machine(processes=2, folder=tmp_path), told, budget)
+
+
 def make_folder(parent: Path, name: str) -> Path:
     folder = parent / name
     folder.mkdir()
