@@ -10,6 +10,10 @@ from typing import Any
 
 from bench.report import Result, make_document
 
+RANK = 16
+ADAPTERS = 10
+"""Of a round."""
+
 
 @dataclass
 class Run:

@@ -1,6 +1,8 @@
 """The script for a machine with a GPU, on the tiny shape and a CPU: every stage runs and records, or says why not."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,18 @@ def test_every_stage_records_beside_what_was_there(tmp_path: Path, capsys: pytes
     assert second["score_tokens_per_s/tiny-shaped"] != judged
     assert notes["4 bit"].startswith("skipped")
     assert "KeyError" in notes["nonsense/failed"]
+
+
+def test_the_script_begins_without_the_chain_s_packages() -> None:
+    """A GPU's machine has torch and what was carried there: what only a node needs must not stop the other stages."""
+    absent = ("fastapi", "httpx", "msgspec", "nacl", "sqlalchemy", "uvicorn")
+    program = (
+        f"import runpy, sys; sys.modules.update(dict.fromkeys({absent}))\n"
+        "sys.argv = ['bench', 'gpu', '--help']; runpy.run_module('bench', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--budget-s" in done.stdout
 
 
 def test_the_shapes_are_those_of_the_models_they_are_named_after() -> None:
