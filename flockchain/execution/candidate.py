@@ -4,7 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flockchain.execution.draw import SEATS_PER_DOMAIN, Judge, count_covering_seats
-from flockchain.execution.figures import compute_lower_median, format_percent, is_above, is_quorum, repeat_by_seats
+from flockchain.execution.figures import (
+    compute_lower_median,
+    format_percent,
+    is_above,
+    is_majority,
+    is_quorum,
+    repeat_by_seats,
+)
 from flockchain.execution.verdict import find_alarm
 from flockchain.types.task import AttestationBody, CandidateFigure, Coefficient, TaskSpec
 
@@ -59,15 +66,17 @@ def find_objection(
 ) -> str | None:
     """Why the agreed candidate must not settle, or None.
 
-    Two thirds of the seats that cover a domain find harm, against the previous global adapter or against the base; or
-    two thirds of all seats raise one screen's alarm. A losing attestation is about another candidate: not counted.
+    More than half of the seats that cover a domain find harm, against the previous global adapter or against the base;
+    or more than half of all seats raise one screen's alarm. Silent seats count as finding none, and two thirds would
+    let a fifth of them, with one unsure honest judge, settle what harms. A losing attestation is about another
+    candidate: not counted.
     """
     said = _get_said(judges, attestations, claim)
     for domain, name in enumerate(spec.domains):
         figures = _get_figures(said, domain)
         seats = sum(judge.seats for judge, figure in figures if _is_harmful(spec, figure))
         covering = count_covering_seats(judges, domain)
-        if covering >= SEATS_PER_DOMAIN and is_quorum(seats, covering):
+        if covering >= SEATS_PER_DOMAIN and is_majority(seats, covering):
             median = compute_lower_median(repeat_by_seats((f.change_ppm, judge.seats) for judge, f in figures))
             base = compute_lower_median(repeat_by_seats((f.base_change_ppm, judge.seats) for judge, f in figures))
             return (

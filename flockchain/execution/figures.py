@@ -11,6 +11,11 @@ def is_quorum(seats: int, of_seats: int) -> bool:
     return of_seats > 0 and QUORUM_DENOMINATOR * seats >= QUORUM_NUMERATOR * of_seats
 
 
+def is_majority(seats: int, of_seats: int) -> bool:
+    """Whether more than half of a number of seats agree: enough to leave something out, which takes from nobody."""
+    return 2 * seats > of_seats
+
+
 def compute_lower_median(values: Sequence[int]) -> int:
     """The value in the middle of the sorted values, the lower of the two in the middle when their number is even."""
     assert values

@@ -14,6 +14,7 @@ from flockchain.execution.figures import (
     format_percent,
     is_above,
     is_below_zero,
+    is_majority,
     is_quorum,
     repeat_by_seats,
 )
@@ -191,13 +192,13 @@ def is_harm(judge_spec: JudgeSpec, figure: DomainFigure) -> bool:
 
 
 def find_alarm(said: Iterable[tuple[int, Sequence[Screen]]], of_seats: int) -> str | None:
-    """The first screen, by name, whose alarm two thirds of `of_seats` raised; `said` lists (seats, screens)."""
+    """The first screen, by name, whose alarm more than half of `of_seats` raised; `said` lists (seats, screens)."""
     seats_by_name: dict[str, int] = {}
     for seats, screens in said:
         for screen in screens:
             if screen.alarm:
                 seats_by_name[screen.name] = seats_by_name.get(screen.name, 0) + seats
-    return next((name for name in sorted(seats_by_name) if is_quorum(seats_by_name[name], of_seats)), None)
+    return next((name for name in sorted(seats_by_name) if is_majority(seats_by_name[name], of_seats)), None)
 
 
 def _decide(

@@ -54,9 +54,18 @@ def test_seats_count_before_the_deadline_and_bonded_accounts_after_it() -> None:
     assert compute_agreement(bench, {**said([attest(), None, None]), **outsiders}, 6) is not None
 
 
-def test_harm_found_by_two_thirds_is_an_objection() -> None:
+def test_harm_found_by_more_than_half_is_an_objection() -> None:
     assert find_objection(SPEC, judges(1, 1, 1), said([attest(HARM), attest(HARM), attest()]), CLAIM) is not None
     assert find_objection(SPEC, judges(1, 1, 1), said([attest(HARM), attest(), attest()]), CLAIM) is None
+    assert find_objection(SPEC, judges(2, 1, 1), said([attest(HARM), attest(), attest()]), CLAIM) is None, "half"
+
+
+def test_a_silent_fifth_and_one_unsure_judge_do_not_settle_what_harms() -> None:
+    """8 of 15 seats: what the lab met (decision 38)."""
+    bench = judges(4, 4, 4, 3)
+    objection = find_objection(SPEC, bench, said([attest(HARM), attest(HARM), attest(), attest()]), CLAIM)
+    assert objection is not None
+    assert "8 of 15 seats" in objection
 
 
 def test_a_losing_attestation_does_not_object_to_the_winner() -> None:

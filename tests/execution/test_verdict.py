@@ -155,7 +155,9 @@ def alarm(said: AdapterFigures, name: str = "spectrum") -> AdapterFigures:
 def test_a_screen_leaves_an_adapter_out_but_never_slashes() -> None:
     assert judge([alarm(HELPS)] * 3).reason == "screen spectrum"
     assert judge([alarm(HELPS)] * 3).outcome == "undecided"
-    assert judge([alarm(HELPS), alarm(HELPS, "norm"), HELPS]).outcome == "accept"  # no one screen has two thirds
+    assert judge([alarm(HELPS), alarm(HELPS, "norm"), HELPS]).outcome == "accept"  # no one screen has a majority
+    assert judge([alarm(HELPS)] * 2 + [HELPS] * 2).outcome == "accept"  # nor is half one
+    assert judge([alarm(HELPS)] * 3 + [HELPS] * 2).outcome == "undecided"  # of five three are enough
     assert judge([alarm(HARMS)] * 3).outcome == "reject"  # harm that was measured is still harm
 
 
