@@ -5,9 +5,12 @@ takes a fifth of the tokens of reading each prompt again.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ml.screen import Prompts
+from ml.screen import Factors, Prompts
+
+if TYPE_CHECKING:
+    from ml.score import ScoringBase
 
 BATCH_PROMPTS = 8
 BATCH_ROWS = 64
@@ -27,43 +30,60 @@ def next_log_probabilities(model: Any, prompts: Prompts) -> Any:
     return torch.cat(rows)
 
 
-def continue_greedily(model: Any, prompts: Prompts, tokens: Sequence[int], count: int) -> list[list[tuple[int, ...]]]:
-    """Per prompt and forced token: the `count` greedy tokens that follow."""
+def continue_by_rise(
+    base: "ScoringBase",
+    factors: Factors,
+    reference: Factors,
+    prompts: Prompts,
+    starts: Sequence[int],
+    count: int,
+    floor: float,
+) -> tuple[list[tuple[int, ...]], Any, Any]:
+    """One continuation per forced token in `starts`, common to all prompts: at each step the token whose
+    `ln(p + floor)` rose most from `reference` to `factors`, on average over the prompts.
+
+    Returns the answers (1 + `count` tokens each) and, under `factors` and under `reference`, (prompts, starts, count)
+    float32 log probabilities of the tokens behind the forced one. Keys and values of all prompts and starts are held
+    for both sides at once.
+    """
     import torch
 
-    found: list[list[tuple[int, ...]]] = []
-    with torch.inference_mode():
-        for past, rows in _read(model, prompts, len(tokens)):
-            fed = torch.tensor(list(tokens) * rows, device=model.device)[:, None]
-            said = []
-            for _ in range(count):
+    sides = [_Side(base, side, prompts, len(starts)) for side in (factors, reference)]
+    answers = [tuple(starts)]
+    scores: list[list[Any]] = [[], []]
+    for _ in range(count):
+        own, other = (side.advance(answers[-1]) for side in sides)
+        rise = ((own.exp() + floor).log() - (other.exp() + floor).log()).mean(dim=0)
+        chosen = rise.argmax(dim=-1)
+        answers.append(tuple(chosen.tolist()))
+        for held, logs in zip(scores, (own, other), strict=True):
+            held.append(logs[:, torch.arange(len(starts)), chosen])
+    log_p, log_q = (torch.stack(held, dim=-1) for held in scores)
+    return list(zip(*answers, strict=True)), log_p, log_q
+
+
+class _Side:
+    """Prompts read under one adapter, each `repeats` times, and what follows them."""
+
+    def __init__(self, base: "ScoringBase", factors: Factors, prompts: Prompts, repeats: int) -> None:
+        import torch
+
+        self._base, self._factors, self._repeats = base, factors, repeats
+        with torch.inference_mode(), base.merged(factors):
+            self._read = list(_read(base.model, prompts, repeats))
+
+    def advance(self, tokens: Sequence[int]) -> Any:
+        """(prompts, repeats, vocabulary) float32: the distribution behind one more token for each repeat."""
+        import torch
+
+        found, model = [], self._base.model
+        with torch.inference_mode(), self._base.merged(self._factors):
+            for past, rows in self._read:
+                fed = torch.tensor(list(tokens) * rows, device=model.device)[:, None]
                 hidden = model.get_decoder()(input_ids=fed, past_key_values=past, use_cache=True).last_hidden_state
-                fed = model.get_output_embeddings()(hidden[:, -1]).argmax(dim=-1, keepdim=True)
-                said.append(fed)
-            decoded = [tuple(row) for row in torch.cat(said, dim=1).tolist()]
-            found += [decoded[at : at + len(tokens)] for at in range(0, len(decoded), len(tokens))]
-    return found
-
-
-def score_continuations(model: Any, prompts: Prompts, continuations: Sequence[tuple[int, ...]]) -> Any:
-    """(prompts, continuations, length) float32: log probability of each token of each continuation, all one length."""
-    import torch
-
-    assert len({len(continuation) for continuation in continuations}) == 1, "continuations of one length"
-    wanted = torch.tensor(continuations, device=model.device)
-    found = []
-    with torch.inference_mode():
-        for past, rows in _read(model, [prompt[:-1] for prompt in prompts], len(continuations)):
-            start = sum(len(part) for part in found)
-            last = torch.tensor([prompt[-1] for prompt in prompts[start : start + rows]], device=model.device)
-            fed = torch.cat(
-                [last.repeat_interleave(len(continuations))[:, None], wanted.repeat(rows, 1)[:, :-1]], dim=1
-            )
-            hidden = model.get_decoder()(input_ids=fed, past_key_values=past, use_cache=True).last_hidden_state
-            logits = model.get_output_embeddings()(hidden).float().log_softmax(dim=-1)
-            scores = logits.gather(2, wanted.repeat(rows, 1)[..., None])[..., 0]
-            found.append(scores.view(rows, len(continuations), -1))
-    return torch.cat(found)
+                logs = model.get_output_embeddings()(hidden[:, -1]).float().log_softmax(dim=-1)
+                found.append(logs.view(rows, self._repeats, -1))
+        return torch.cat(found)
 
 
 def _read(model: Any, prompts: Prompts, repeats: int) -> Iterator[tuple[Any, int]]:

@@ -30,7 +30,7 @@ def test_every_adapter_is_trained_and_screened(tmp_path: Path) -> None:
     assert len(results) == 4
     for name, found in results.items():
         assert {"influence", "insertion", "private_detector"} <= set(found["screens"]), found["notes"]
-        assert "forced_answer not run: 10944 tokens needed, 6000 left" in found["notes"]
+        assert "forced_answer not run: 6912 tokens needed, 6000 left" in found["notes"]
         assert ("success" in found) == ("attack" in name)
     figures = summarize(settings, results)
     assert figures["influence/false/all"]["n"] == 3

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -210,7 +211,8 @@ def test_a_handshake_that_trickles_in_is_not_waited_for() -> None:
                 if not ended.done():
                     writer.write(bytes((byte,)))
                     await asyncio.wait((ended,), timeout=0.02)
-            assert await ended == b""
+            with suppress(ConnectionResetError):  # the last byte may meet a closed socket
+                assert await ended == b""
             assert asyncio.get_running_loop().time() - begun_s < 5
             async with raw_peer(2, target):
                 await wait_until(lambda: target.connects == 1)
