@@ -132,7 +132,7 @@ def _explain(document: Json) -> str:
     )
     steps = f"{model['local_steps']} steps of {model['batch_size']} x {model['sequence_length']} tokens"
     tiny = (
-        "\n\n**The model is tiny** (random weights after seconds of training on bytes): the shape of the curve says "
+        "\n\n**The model is tiny** (random weights after seconds of training on bytes): the shape of the curve\nsays "
         "something, its figures say nothing of a real model."
         if "tiny" in model["base"]
         else ""
