@@ -35,7 +35,7 @@ def run(
     Example: flockchain lab run backdoor --quick
     """
     from ml.lab.document import REPORTS, RESULTS, find_commit, make_document, save
-    from ml.lab.engine import choose_jobs, get_cells_folder, run_cells
+    from ml.lab.engine import choose_jobs, find_other_commits, get_cells_folder, run_cells
 
     settings = _read(name, quick, seeds, model)
     folder = get_cells_folder()
@@ -44,10 +44,12 @@ def run(
     planned = _refuse_failures(module.plan, settings)
     if hasattr(module, "describe_cost") and not json:
         console().print(module.describe_cost(settings), soft_wrap=True)
+    commit = find_commit()
+    others = find_other_commits(planned, folder, commit) if resume else {}
+    if others and not json:
+        console().print(_describe_kept(others), soft_wrap=True)
     with _Board(settings.name) as board:
-        _refuse_failures(
-            run_cells, planned, folder, jobs=count, commit=find_commit(), fresh=not resume, watch=board.show
-        )
+        _refuse_failures(run_cells, planned, folder, jobs=count, commit=commit, fresh=not resume, watch=board.show)
     document = make_document(settings, folder, jobs=max(1, count))
     files = save(document, *((out, out) if out else (RESULTS, REPORTS)))
     if json:
@@ -115,6 +117,12 @@ def _refuse_failures(call: Any, *args: Any, **options: Any) -> Any:
         return call(*args, **options)
     except LabError as error:
         raise Refused("lab", str(error)) from None
+
+
+def _describe_kept(others: dict[str, int]) -> str:
+    """Whose results the run goes on with."""
+    listed = ", ".join(f"{count} from {commit or 'no checkout'}" for commit, count in sorted(others.items()))
+    return f"Kept cells of other commits: {listed}. If what they measure has changed since, run with --fresh."
 
 
 def _print_figures(document: dict[str, Any]) -> None:

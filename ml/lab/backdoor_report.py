@@ -13,6 +13,7 @@ FEDAVG, CLEAN, BASE, ATTACKERS = "fedavg", "clean", "base", "attackers"
 WANTED_FEDAVG, WANTED_RATIO, WANTED_SHARE = 0.8, 0.32, 0.10
 """What the project promises: where FedAvg falls so far, at most so much of its success rate, and at most so much of the
 gain lost."""
+PPM = 1_000_000
 NAMES = {"with_trigger": "asr", "without_trigger": "asr_without_trigger", "random_token": "asr_random_token"}
 
 
@@ -87,6 +88,7 @@ def report(document: Json) -> str:
     parts = [_explain(document), "## Claims", *make_claims(document, places)]
     for attack, share in places:
         parts += [f"## {attack}, {share} % attackers", make_defence_table(document, attack, share)]
+        parts += make_screen_table(document, attack, share)
     parts += ["## Every seed", make_seed_table(document, places), "## Reasons", list_reasons(document)]
     return "\n\n".join(parts)
 
@@ -141,6 +143,33 @@ def make_defence_table(document: Json, attack: str, share: str) -> str:
         rows.append(row)
     columns = ["defence", "ASR", "no trigger", "random token", "gain lost", "honest out", "slashed", "attackers in"]
     return make_table(columns, rows)
+
+
+def make_screen_table(document: Json, attack: str, share: str) -> list[str]:
+    """What the screens gave attackers and honest, one row each; nothing where no committee screened."""
+    start, end = f"{attack}/{share}/", f"/{FLOCK}"
+    found: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for name, result in sorted(document["cells"].items()):
+        if name.startswith(start) and name.endswith(end):
+            for trainer, screens in sorted(result["screens"].items()):
+                for screen, said in sorted(screens.items()):
+                    kind = "honest" if trainer.startswith("honest") else "attackers"
+                    values = [(value, said["threshold_ppm"]) for value in said["values_ppm"]]
+                    found.setdefault((screen, kind), []).extend(values)
+    if not found:
+        return []
+    rows = [
+        [
+            f"`{screen}`",
+            kind,
+            *(show(of(value for value, _ in values) / PPM) for of in (min, max)),
+            show(values[0][1] / PPM),
+            f"{sum(value > threshold for value, threshold in values)} of {len(values)}",
+        ]
+        for (screen, kind), values in sorted(found.items())
+    ]
+    said = "What each judge's screens said of each adapter, as on the ballots of `flock`:"
+    return [said, make_table(["screen", "adapters", "least", "most", "alarm above", "alarms"], rows)]
 
 
 def is_within_bound(document: Json, attack: str, share: str, arm: str) -> bool:

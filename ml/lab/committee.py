@@ -31,6 +31,7 @@ from ml.lab.learning_task import LIAR, give_seats, name_judges
 from ml.lab.learning_task import to_json as task_to_json
 from ml.lab.ledger import LedgerTask, Played
 from ml.lab.standing import FIRST, Standing, get_round
+from ml.screen import NO_ALARM_PPM
 
 HONEST_SEATS, LIAR_SEATS = 12, 3
 """Of all measured judges, and of a liar: a fifth of all."""
@@ -64,6 +65,8 @@ class Decided:
     """The round that made the best adapter so far; 0: none."""
     drawn: list[str] = field(default_factory=list)
     """Who trains in the coming round."""
+    screens: Json = field(default_factory=dict)
+    """By trainer and screen that can alarm: each judge's value and the threshold, in ppm."""
 
     def describe(self) -> Json:
         honest = [name for name in self.outcomes if name.startswith("honest")]
@@ -72,6 +75,7 @@ class Decided:
             "reasons": self.reasons,
             "outcome": self.outcome,
             "slashed_uflk": self.slashed_uflk,
+            "screens": self.screens,
             "honest_left_out": sum(self.outcomes[name] != "accept" for name in honest),
             "honest_slashed": sum(name in self.slashed_uflk for name in honest),
             "attackers_accepted": sum(o == "accept" for name, o in self.outcomes.items() if name not in honest),
@@ -177,7 +181,21 @@ def _settle(
         said=to_json(Said(ballots, attested)),
         best=ledger.find_best_round(),
         drawn=sorted(ledger.draw_trainers()),
+        screens=_list_screens(ballots),
     )
+
+
+def _list_screens(ballots: Ballots) -> Json:
+    """{trainer: {screen: {"values_ppm": one for each judge that ran it, "threshold_ppm"}}}."""
+    found: Json = {}
+    for _, said in sorted(ballots.items()):
+        for name, entry in sorted(said.items()):
+            for screen in entry.screens:
+                if 0 < screen.threshold < NO_ALARM_PPM:
+                    row = {"values_ppm": [], "threshold_ppm": screen.threshold}
+                    kept = found.setdefault(name, {}).setdefault(screen.name, row)
+                    kept["values_ppm"].append(screen.value)
+    return found
 
 
 def _open_ledger(work: Work, task: Any, seats: Mapping[str, int], standing: Standing) -> LedgerTask:

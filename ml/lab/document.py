@@ -53,8 +53,18 @@ def save(document: Json, results: Path = RESULTS, reports: Path = REPORTS) -> li
     """Write the JSON, the report and, where matplotlib is at hand, the plots; the files written."""
     results.mkdir(parents=True, exist_ok=True)
     path = results / f"{document['experiment']}.json"
-    path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(encode_document(document), encoding="utf-8")
     return [path, *write_report(document, reports)]
+
+
+def encode_document(document: Json) -> str:
+    """JSON, each cell on one line: some hold thousands of numbers."""
+    cells = (
+        f"{json.dumps(name)}: {json.dumps(cell, sort_keys=True)}" for name, cell in sorted(document["cells"].items())
+    )
+    rest = {name: value for name, value in document.items() if name != "cells"}
+    lines = ",\n  ".join(cells)
+    return f'{{\n "cells": {{\n  {lines}\n }},' + json.dumps(rest, indent=1, sort_keys=True)[1:] + "\n"
 
 
 def write_report(document: Json, reports: Path = REPORTS) -> list[Path]:

@@ -6,12 +6,13 @@ same whatever the number of processes.
 
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 from ml.lab import LabError, Step, Watch
 from ml.lab.cells import Cell, execute, keep_result, list_all, read_facts, read_result
@@ -72,6 +73,12 @@ def _run_in_pool(waiting: list[Cell], folder: Path, jobs: int, commit: str, cloc
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def find_other_commits(cells: Sequence[Cell], folder: Path, commit: str) -> dict[str, int]:
+    """Kept cells by commit, of others than `commit`: a cell's key holds its settings, not the code that ran it."""
+    kept = [cell for cell in list_all(cells) if read_result(folder, cell) is not None]
+    return dict(Counter(found for cell in kept if (found := read_facts(folder, cell)["commit"]) != commit))
+
+
 def _take(future: Future[float], cell: Cell) -> float:
     try:
         return future.result()
@@ -96,7 +103,8 @@ def _run_and_keep(cell: Cell, folder: Path, commit: str) -> float:
 
 
 def _begin_process() -> None:
-    """One thread, no bars of libraries, nobody's network."""
+    """One thread, no bars of libraries, nobody's network; it ends with the run that began it."""
+    Thread(target=_end_with_parent, daemon=True).start()
     for name, value in (("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE"), ("TQDM_DISABLE", "1")):
         os.environ[name] = value
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -105,6 +113,14 @@ def _begin_process() -> None:
     except ImportError:  # experiments on the ledger alone need no torch
         return
     torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """Whoever kills a run does not want its cells computed for minutes more, beside those of the next run."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 class _Clock:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 BATCH_PROMPTS = 8
 BATCH_ROWS = 64
-"""Most rows decoded at once: their keys and values are the memory a screen takes (tens of MB for 135 M parameters)."""
+"""Most rows decoded at once: their keys and values are the memory a screen takes (tens of MB for 135 M parameters).
+`continue_by_rise` decodes in such parts too, and holds the keys and values of all of them."""
 
 
 def next_log_probabilities(model: Any, prompts: Prompts) -> Any:

@@ -118,14 +118,17 @@ def test_with_its_log_the_height_goes_on(begun: Home) -> None:
     log_file.close()
     signer = open_key(begun)
     start_beside(begun, signer)
-    signer.sign_vote(vote_at(1, round=1))
+    assert signer.sign_vote(vote_at(1, round=1)).body == vote_at(1, round=1)
+    assert signer.unfinished_height == 1
 
 
 def test_a_key_that_signed_nothing_of_this_height_needs_no_log(tmp_path: Path) -> None:
     fresh = create_home(tmp_path, validator_key=make_key("val0"))
     signer = open_key(fresh)
-    start_beside(fresh, signer)
-    signer.sign_vote(vote_at(1))
+    with capture_logs() as logs:
+        start_beside(fresh, signer)
+    assert not logs
+    assert signer.sign_vote(vote_at(1)).body == vote_at(1)
 
 
 @pytest.mark.parametrize("validators", [1, 2, 3])

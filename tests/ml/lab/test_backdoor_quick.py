@@ -68,6 +68,8 @@ def test_beyond_a_rules_bound_its_cell_is_marked(ran: tuple[Json, Json]) -> None
     text = report(document)
     assert "| `krum` * |" in text
     assert "| `flock` |" in text
+    assert "| `forced_answer` | attackers |" in text
+    assert "| `forced_answer` | honest |" in text
     assert "does not hold" in text or "holds" in text
 
 

@@ -1,16 +1,22 @@
 """The engine runs each cell once, keeps what is finished, goes on after an interruption, and says what went wrong."""
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ml.lab import LabError, Step
 from ml.lab.cells import Cell, list_all, read_result
-from ml.lab.engine import choose_jobs, run_cells
+from ml.lab.document import encode_document
+from ml.lab.engine import choose_jobs, find_other_commits, run_cells
 from ml.lab.settings import list_experiments, merge, read_settings
 from ml.lab.statistics import compute_rate_bound, compute_upper_bound
 from tests.ml.lab.toy import make_cells
+from tests.support.processes import wait_until
 
 
 @pytest.fixture
@@ -69,6 +75,40 @@ def test_a_cell_that_fails_names_itself_and_the_finished_stay(tmp_path: Path, lo
         run([*good, bad], tmp_path / "cells")
     assert failure.value.__notes__ == ["in cell bad of the lab"]
     assert read_result(tmp_path / "cells", good[0]) == {"number": 3}
+
+
+def test_who_kills_a_run_ends_its_processes(tmp_path: Path, log: Path) -> None:
+    """A cell may take many minutes, and the next run would share the machine with it."""
+    code = (
+        "from pathlib import Path; from ml.lab.cells import Cell; from ml.lab.engine import run_cells\n"
+        "if __name__ == '__main__':\n"
+        f"    cell = Cell('hang', 'tests.ml.lab.toy:hang', {{'log': {str(log)!r}}})\n"
+        f"    run_cells([cell], Path({str(tmp_path / 'cells')!r}), jobs=1, commit='abc')\n"
+    )
+    (tmp_path / "run.py").write_text(code)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    with subprocess.Popen([sys.executable, str(tmp_path / "run.py")], env=environment) as whole:
+        wait_until(lambda: bool(log.read_text()), 60)
+        worker = psutil.Process(int(log.read_text()))
+        assert worker.is_running()
+        whole.kill()
+    worker.wait(timeout=30)
+
+
+def test_kept_cells_of_other_commits_are_counted(tmp_path: Path, log: Path) -> None:
+    """Settings name a cell, not the code: a person is told whose results a run goes on with."""
+    cells = make_cells(log, 3, 4)
+    run(cells, tmp_path / "cells")
+    assert find_other_commits(cells, tmp_path / "cells", "abc") == {}
+    assert find_other_commits(cells, tmp_path / "cells", "new") == {"abc": 3}
+    assert find_other_commits(make_cells(log, 8), tmp_path / "cells", "new") == {}
+
+
+def test_a_document_is_json_with_a_line_for_each_cell(tmp_path: Path) -> None:
+    document = {"cells": {"b": {"x": [1, 2]}, "a": {"y": 0.5}}, "command": "c", "figures": {"f": {"mean": 1.0}}}
+    text = encode_document(document)
+    assert json.loads(text) == document
+    assert '  "a": {"y": 0.5},\n  "b": {"x": [1, 2]}\n' in text
 
 
 def test_no_more_processes_than_the_memory_holds() -> None:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from threading import Event
 
 from ml.lab.cells import Cell, Work
 
@@ -33,3 +34,10 @@ def make_cells(log: Path, *numbers: int) -> list[Cell]:
     """One cell that adds, and one for each number that it needs."""
     drawn = tuple(Cell(f"draw/{n}", "tests.ml.lab.toy:draw", {"number": n, "log": str(log)}) for n in numbers)
     return [Cell("add", "tests.ml.lab.toy:add", {"log": str(log)}, drawn)]
+
+
+def hang(work: Work) -> dict[str, int]:
+    """Tells its process and waits for longer than any test does."""
+    Path(work.settings["log"]).write_text(str(os.getpid()))
+    Event().wait(120)
+    return {}
