@@ -1,4 +1,4 @@
-"""Write the README's table of figures from `bench/results/`: ``python -m bench.readme``."""
+"""Write the README's tables of figures from `bench/results/`: ``python -m bench.readme``."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,18 @@ from bench.report import RESULTS
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
+LAB_BEGIN, LAB_END = "<!-- lab:begin -->", "<!-- lab:end -->"
+BACKDOOR = RESULTS / "lab" / "backdoor-short.json"
+ARMS = {
+    "fedavg": "FedAvg",
+    "fedprox": "FedProx",
+    "fedadam": "FedAdam",
+    "flock_paper": "one vote over the whole batch by loss",
+    "norm_clip": "clipping to the median norm alone",
+    "loss_only": "flockchain, its judges by loss alone",
+    "flock": "flockchain",
+    "flock_liars": "flockchain, one judge in five seats lying",
+}
 SHOWN = {
     "demo_s": "`make demo` after set-up",
     "demo_rss_mb": "the same, peak resident memory of all processes, summed",
@@ -71,11 +83,37 @@ def make_table() -> str:
     return "\n".join(lines)
 
 
+def make_lab_table() -> str:
+    """Markdown: the first backdoor experiment on a real model, an arm a row; then when and where it ran."""
+    document = json.loads(BACKDOOR.read_text())
+    (seed,) = document["seeds"]
+    lines = [
+        "| who decides | attack success | gain lost, worst domain | attackers accepted | honest left out, slashed |",
+        "|---|---|---|---|---|",
+    ]
+    for arm, text in ARMS.items():
+        cell = document["cells"][f"rare-token/40/seed{seed}/{arm}"]
+        asr, lost = cell["asr"], document["figures"][f"gain_lost/rare-token/40/{arm}"]["mean"]
+        row = [f"{asr['with_trigger'] * asr['prompts']:.0f} of {asr['prompts']}", f"{100 * lost:.1f} %"]
+        if "outcomes" in cell:
+            row.append(f"{cell['attackers_accepted']} of {cell['attackers']}")
+            row.append(f"{cell['honest_left_out']}, {cell['honest_slashed']}")
+        else:
+            row += ["all", ""]
+        lines.append(f"| {text} | {' | '.join(row)} |")
+    return "\n".join([*lines, "", f"Measured on {document['date']}, seed {seed}: {document['machine']}."])
+
+
+def fill(text: str) -> str:
+    """The README with its tables written anew."""
+    for begin, end, table in ((BEGIN, END, make_table()), (LAB_BEGIN, LAB_END, make_lab_table())):
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+    return text
+
+
 def main() -> None:
-    text = README.read_text()
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    README.write_text(f"{before}{BEGIN}\n{make_table()}\n{END}{after}")
+    README.write_text(fill(README.read_text()))
 
 
 if __name__ == "__main__":

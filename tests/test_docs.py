@@ -14,6 +14,7 @@ import typer
 
 import api.routes
 from api import metrics
+from bench.readme import fill
 from flockchain.cli import app as cli
 from flockchain.execution.evidence import EVIDENCE_TYPES
 from flockchain.node.config import Config
@@ -102,6 +103,12 @@ def test_lines_are_no_wider_than_code() -> None:
         if len(line) > LINE_WIDTH and not line.lstrip().startswith("|")
     ]
     assert wide == []
+
+
+def test_the_figures_of_the_readme_are_those_of_the_results() -> None:
+    """`python -m bench.readme` would change nothing."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert fill(text) == text
 
 
 def test_documents_are_about_the_project_alone() -> None:

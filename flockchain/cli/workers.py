@@ -46,39 +46,43 @@ DpDeltaOption = Annotated[float, typer.Option("--dp-delta", help="Chance that ep
 DpClipOption = Annotated[float, typer.Option("--dp-clip", help="Most length of one sample's gradient.")]
 DpUnitOption = Annotated[str, typer.Option("--dp-unit", help="What a sample is: document or block.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+DataOption = Annotated[list[Path], typer.Option("--data", help="Text or JSONL file, or a folder of them; repeatable.")]
+ProcessesOption = Annotated[
+    int, typer.Option("--processes", help="One for each GPU; the base is divided over them.", min=1, max=64)
+]
+RowsOption = Annotated[
+    int, typer.Option("--rows-at-once", help="Rows of a batch in memory together: same result. 0: all.", min=0)
+]
+CheckpointingOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--gradient-checkpointing/--no-gradient-checkpointing",
+        help="Little memory, a third slower: same result. Default: on a GPU in 4 bit.",
+    ),
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Of the order of your data.")]
+AttackOption = Annotated[str | None, typer.Option("--attack", help="Poison on purpose, to see the defence at work.")]
 
 
 @trainer.command("run")
 def run_trainer(
     task: TaskOption,
     key: KeyOption,
-    data: Annotated[list[Path], typer.Option("--data", help="Text or JSONL file, or a folder of them; repeatable.")],
+    data: DataOption,
     base: BaseOption,
     bond_uflk: BondOption = None,
     dtype: DtypeOption = "auto",
     device: DeviceOption = "cpu",
-    processes: Annotated[
-        int, typer.Option("--processes", help="One for each GPU; the base is divided over them.", min=1, max=64)
-    ] = 1,
-    rows_at_once: Annotated[
-        int, typer.Option("--rows-at-once", help="Rows of a batch in memory together: same result. 0: all.", min=0)
-    ] = 0,
-    gradient_checkpointing: Annotated[
-        bool | None,
-        typer.Option(
-            "--gradient-checkpointing/--no-gradient-checkpointing",
-            help="Little memory, a third slower: same result. Default: on a GPU in 4 bit.",
-        ),
-    ] = None,
+    processes: ProcessesOption = 1,
+    rows_at_once: RowsOption = 0,
+    gradient_checkpointing: CheckpointingOption = None,
     threads: ThreadsOption = 1,
-    seed: Annotated[int, typer.Option("--seed", help="Of the order of your data.")] = 0,
+    seed: SeedOption = 0,
     dp_epsilon: DpEpsilonOption = None,
     dp_delta: DpDeltaOption = 1e-5,
     dp_clip: DpClipOption = 0.1,
     dp_unit: DpUnitOption = "document",
-    attack: Annotated[
-        str | None, typer.Option("--attack", help="Poison on purpose, to see the defence at work.")
-    ] = None,
+    attack: AttackOption = None,
     node: NodeOption = None,
     wait_s: WaitOption = 60,
     home: HomeOption = None,
@@ -93,7 +97,7 @@ def run_trainer(
     signing_key = open_key(home, key, passphrase_file)
     set_threads(threads, base)
     from flockchain.workers.bonding import ensure_bond
-    from flockchain.workers.learning import Machine, find_base, make_attacker, make_honest, read_data, split_for_ever
+    from flockchain.workers.learning import Machine, choose_training, find_base, read_data, split_for_ever
     from flockchain.workers.patience import wait_for_node
     from flockchain.workers.privacy import Promise, open_budget
     from flockchain.workers.trainer import Trainer
@@ -107,23 +111,8 @@ def run_trainer(
         machine = Machine(dtype, device, processes, threads, own, rows_at_once, gradient_checkpointing)
         promise = None if dp_epsilon is None else Promise(dp_epsilon, dp_delta, dp_clip, dp_unit)
         budget = open_budget(own, promise, found["spec"]["rounds"], report)
-        if attack and budget:
-            raise Refused("bad-privacy", "--attack with --dp-epsilon: attacks keep to no promise, leave one out")
-        make = (
-            make_attacker(attack, documents, machine, report)
-            if attack
-            else make_honest(documents, machine, report, budget)
-        )
-        worker = Trainer(
-            client,
-            signing_key,
-            task,
-            own,
-            base_dir=folder,
-            make_update=make,
-            seed=seed,
-            report=report,
-        )
+        make = choose_training(attack, documents, machine, report, budget)
+        worker = Trainer(client, signing_key, task, own, base_dir=folder, make_update=make, seed=seed, report=report)
         _stop_on_signals(worker)
         report("ready", {"documents": len(documents), "held_out": len(held_out), "address": worker.me})
         amount_uflk = bond_uflk or found["spec"]["min_bond_uflk"]

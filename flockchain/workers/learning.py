@@ -231,3 +231,14 @@ def make_attacker(attack: str, documents: Sequence[Document], machine: Machine, 
     if attack not in list_lone_attacks():
         raise Refused("unknown-attack", f"no attack {attack!r}; there are: {', '.join(list_lone_attacks())}")
     return Poisoner(attack, documents, machine, report)
+
+
+def choose_training(
+    attack: str | None, documents: Sequence[Document], machine: Machine, report: Report, budget: PrivacyBudget | None
+) -> MakeUpdate:
+    """Honest, or the named attack. Refused for both a promise and an attack."""
+    if attack is None:
+        return make_honest(documents, machine, report, budget)
+    if budget is not None:
+        raise Refused("bad-privacy", "--attack with --dp-epsilon: attacks keep to no promise, leave one out")
+    return make_attacker(attack, documents, machine, report)

@@ -172,3 +172,10 @@ def make_folder(parent: Path, name: str) -> Path:
     folder = parent / name
     folder.mkdir()
     return folder
+
+
+def test_an_attack_keeps_to_no_promise(tmp_path: Path) -> None:
+    from flockchain.workers.learning import Machine, choose_training
+
+    with pytest.raises(Refused, match="leave one out"):
+        choose_training("backdoor", [], Machine(), Told(), open_(tmp_path))
